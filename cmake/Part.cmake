@@ -1,0 +1,46 @@
+# tessera_part(NAME [TORCH] [DEPENDS part...] [LINK library...])
+#
+# One part of DESIGN: src/NAME/*.cpp is the library tessera_NAME, src/NAME/*_test.cpp its test
+# program NAME_test. A part links only the parts it names, so an upward include fails to link.
+# Files below src/NAME/avx512/ are compiled for AVX-512, those below avx2/ for AVX2 with FMA; who calls them
+# looks at the processor first.
+function(tessera_part NAME)
+  cmake_parse_arguments(ARG "TORCH" "" "DEPENDS;LINK" ${ARGN})
+  set(FOLDER ${CMAKE_SOURCE_DIR}/src/${NAME})
+  file(GLOB_RECURSE SOURCES CONFIGURE_DEPENDS ${FOLDER}/*.cpp)
+  set(TESTS ${SOURCES})
+  list(FILTER SOURCES EXCLUDE REGEX "_test\\.cpp$")
+  list(FILTER TESTS INCLUDE REGEX "_test\\.cpp$")
+
+  set(USE tessera_flags ${ARG_LINK})
+  foreach(DEPENDENCY ${ARG_DEPENDS})
+    list(APPEND USE tessera_${DEPENDENCY})
+  endforeach()
+  if(ARG_TORCH)
+    list(APPEND USE torch_headers torch_runtime)
+  endif()
+
+  if(SOURCES)
+    add_library(tessera_${NAME} STATIC ${SOURCES})
+    target_link_libraries(tessera_${NAME} PUBLIC ${USE})
+    foreach(SOURCE ${SOURCES})
+      if(SOURCE MATCHES "/avx512/")
+        set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS
+          "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma")
+      elseif(SOURCE MATCHES "/avx2/")
+        set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
+      endif()
+    endforeach()
+  else()
+    add_library(tessera_${NAME} INTERFACE)
+    target_link_libraries(tessera_${NAME} INTERFACE ${USE})
+  endif()
+
+  if(TESSERA_TESTS AND TESTS)
+    add_executable(${NAME}_test ${TESTS})
+    target_link_libraries(${NAME}_test PRIVATE tessera_${NAME} GTest::gtest_main)
+    target_compile_definitions(${NAME}_test PRIVATE TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    add_test(NAME ${NAME} COMMAND ${NAME}_test)
+    set_tests_properties(${NAME} PROPERTIES TIMEOUT 600)
+  endif()
+endfunction()

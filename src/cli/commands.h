@@ -1,0 +1,19 @@
+// The subcommands of `tessera`. Each function adds one CLI11 subcommand to `app`; its callback leaves the exit
+// status in `exit_status`. A new command: one file, one line here, one line in main.cpp.
+#pragma once
+
+#include "core/result.h"
+
+namespace CLI {
+class App;
+}
+
+namespace tessera::cli {
+
+// Exit status of the command that ran; 0 only for success.
+inline int exit_status = 0;
+
+// Prints "error: ..." on standard error and sets a non-zero exit status.
+void report_error(const Error& error);
+
+}  // namespace tessera::cli

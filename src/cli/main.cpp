@@ -1,0 +1,46 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "core/nearest.h"
+
+namespace tessera::cli {
+
+void report_error(const Error& error) {
+  std::fprintf(stderr, "error: %s\n", error.message.c_str());
+  exit_status = 1;
+}
+
+namespace {
+
+std::vector<std::string> subcommand_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  return names;
+}
+
+// CLI11 would call a mistyped subcommand an unexpected argument; name the nearest instead.
+bool refuse_unknown_subcommand(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return false;
+  auto names = subcommand_names(app);
+  for (const auto& name : names)
+    if (name == argv[1]) return false;
+  report_error(invalid("unknown subcommand '{}'{}\n       known: {}", argv[1], did_you_mean(argv[1], names),
+                       fmt::join(names, ", ")));
+  return true;
+}
+
+}  // namespace
+}  // namespace tessera::cli
+
+int main(int argc, char** argv) {
+  using namespace tessera::cli;
+  CLI::App app{"Tessera plans, trains and serves models too big for one machine.", "tessera"};
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Show the help of every subcommand");
+  app.footer("Start with: tessera plan train --help");
+  if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
+  CLI11_PARSE(app, argc, argv);
+  return exit_status;
+}

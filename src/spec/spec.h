@@ -1,0 +1,5 @@
+// Umbrella header of spec: what a model is and which tensors it has.
+#pragma once
+
+#include "spec/inventory.h"
+#include "spec/model_spec.h"
