@@ -31,7 +31,7 @@ TEST(Layout, BadTextNamesTheKey) {
   for (const char* text :
        {"tp", "tp=0", "tp=x", "tp=2,tp=2", "tpp=2", "order=tp-dp", "schedule=2f2b", "tp=99999999999999999999"})
     EXPECT_FALSE(parse_layout(text).ok()) << text;
-  EXPECT_NE(parse_layout("fdsp=2").error().message.find("'fsdp'"), std::string::npos);
+  EXPECT_NE(parse_layout("fsdpp=2").error().message.find("'fsdp'"), std::string::npos);
 }
 
 TEST(Layout, CoordinatesAndRanksAreInverse) {
