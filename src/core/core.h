@@ -7,4 +7,5 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/nearest.h"
+#include "core/progress.h"
 #include "core/result.h"
