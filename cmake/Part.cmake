@@ -1,9 +1,18 @@
+# Files below src/NAME/avx512/ are compiled for AVX-512, those below avx2/ for AVX2 with FMA; who calls them
+# looks at the processor first.
+function(tessera_set_cpu_level SOURCE)
+  if(SOURCE MATCHES "/avx512/")
+    set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS
+      "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma")
+  elseif(SOURCE MATCHES "/avx2/")
+    set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
+  endif()
+endfunction()
+
 # tessera_part(NAME [TORCH] [DEPENDS part...] [LINK library...])
 #
 # One part of DESIGN: src/NAME/*.cpp is the library tessera_NAME, src/NAME/*_test.cpp its test
 # program NAME_test. A part links only the parts it names, so an upward include fails to link.
-# Files below src/NAME/avx512/ are compiled for AVX-512, those below avx2/ for AVX2 with FMA; who calls them
-# looks at the processor first.
 function(tessera_part NAME)
   cmake_parse_arguments(ARG "TORCH" "" "DEPENDS;LINK" ${ARGN})
   set(FOLDER ${CMAKE_SOURCE_DIR}/src/${NAME})
@@ -24,12 +33,7 @@ function(tessera_part NAME)
     add_library(tessera_${NAME} STATIC ${SOURCES})
     target_link_libraries(tessera_${NAME} PUBLIC ${USE})
     foreach(SOURCE ${SOURCES})
-      if(SOURCE MATCHES "/avx512/")
-        set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS
-          "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma")
-      elseif(SOURCE MATCHES "/avx2/")
-        set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
-      endif()
+      tessera_set_cpu_level(${SOURCE})
     endforeach()
   else()
     add_library(tessera_${NAME} INTERFACE)
@@ -43,4 +47,5 @@ function(tessera_part NAME)
     add_test(NAME ${NAME} COMMAND ${NAME}_test)
     set_tests_properties(${NAME} PROPERTIES TIMEOUT 600)
   endif()
+  tessera_check_headers(${NAME})
 endfunction()

@@ -1,3 +1,5 @@
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
@@ -38,6 +40,7 @@ int main(int argc, char** argv) {
   using namespace tessera::cli;
   CLI::App app{"Tessera plans, trains and serves models too big for one machine.", "tessera"};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "tessera " TESSERA_VERSION);
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.footer("Start with: tessera plan train --help");
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/clock.h"
+#include "core/config.h"
 #include "core/exact_sum.h"
 #include "core/file.h"
 #include "core/hash.h"
