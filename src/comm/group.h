@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -95,7 +96,8 @@ std::unique_ptr<Group> make_single_group();
 // `size` groups of one process for ranks that are threads: element r belongs to rank r.
 std::vector<std::unique_ptr<Group>> make_thread_groups(int64_t size);
 
-// The launcher's key-value store, which outlives every worker. Values appear once and can be waited for.
+// The launcher's key-value store, which outlives every worker; over TCP: comm/tcp_store.h. Values can be waited
+// for; set() replaces what is there. Counters of add() are kept as decimal text. Threads: any.
 class Store {
  public:
   virtual ~Store() = default;
@@ -103,6 +105,9 @@ class Store {
   virtual Result<std::string> get(const std::string& key,
                                   Deadline deadline) = 0;                   // waits until the key is there
   virtual Result<int64_t> add(const std::string& key, int64_t amount) = 0;  // returns the new value; absent = 0
+  virtual Result<std::optional<std::string>> try_get(const std::string& key) = 0;  // at once
+  // Removes every key that starts with `prefix`; returns how many. The launcher clears an old generation so.
+  virtual Result<int64_t> erase_prefix(const std::string& prefix) = 0;
 };
 std::shared_ptr<Store> make_memory_store();  // for ranks that are threads
 
