@@ -31,7 +31,9 @@ TEST(TensorBoard, WritesAFileOfFramedEvents) {
     ASSERT_TRUE(board.ok()) << board.error().message;
     for (int64_t step = 0; step < 300; ++step) {
       ASSERT_TRUE((*board)->scalar("train/loss", 8.0 / (1.0 + static_cast<double>(step)), step).ok());
-      if (step % 100 == 0) ASSERT_TRUE((*board)->scalar("valid/loss", -1.5, step).ok());
+      if (step % 100 == 0) {
+        ASSERT_TRUE((*board)->scalar("valid/loss", -1.5, step).ok());
+      }
     }
   }
   auto file = std::filesystem::directory_iterator(folder)->path();
