@@ -16,4 +16,6 @@ inline int exit_status = 0;
 // Prints "error: ..." on standard error and sets a non-zero exit status.
 void report_error(const Error& error);
 
+void add_plan(CLI::App& app);
+
 }  // namespace tessera::cli

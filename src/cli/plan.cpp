@@ -1,0 +1,125 @@
+// tessera plan train: which layout, how fast, does it fit.
+#include "plan/plan.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "core/file.h"
+
+namespace tessera::cli {
+namespace {
+
+struct TrainOptions {
+  std::string model, cluster = "cpu", layout, precision = "bf16", numerics = "fast", json;
+  int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
+  int64_t tp_blocks = 0, seq_chunks = 0;
+};
+
+Result<Precision> parse_precision(const std::string& text) {
+  if (text == "float32") return Precision::float32;
+  if (text == "bf16") return Precision::bf16;
+  return invalid("--precision {}: expected float32 or bf16", text);
+}
+Result<Numerics> parse_numerics(const std::string& text) {
+  if (text == "exact") return Numerics::exact;
+  if (text == "fast") return Numerics::fast;
+  return invalid("--numerics {}: expected exact or fast", text);
+}
+
+// Micro-batches worth trying when none is given: powers of two that divide the global batch.
+std::vector<int64_t> micro_batches_of(int64_t batch) {
+  std::vector<int64_t> sizes;
+  for (int64_t size = 1; size <= std::min<int64_t>(batch, 16); size *= 2)
+    if (batch % size == 0) sizes.push_back(size);
+  return sizes;
+}
+
+Result<plan::Request> make_request(const TrainOptions& options) {
+  plan::Request request;
+  TESSERA_ASSIGN_OR_RETURN(request.model, plan::load_model(options.model));
+  TESSERA_ASSIGN_OR_RETURN(request.cluster, plan::load_cluster(options.cluster));
+  TESSERA_ASSIGN_OR_RETURN(request.work.precision, parse_precision(options.precision));
+  TESSERA_ASSIGN_OR_RETURN(request.work.numerics, parse_numerics(options.numerics));
+  request.work.seq = options.seq;
+  request.work.global_batch = options.batch;
+  request.work.micro_batch = options.micro_batch > 0 ? options.micro_batch : 1;
+  if (options.micro_batch == 0) request.micro_batches = micro_batches_of(options.batch);
+  request.trainable = request.cluster.shares_cores();
+  request.free_blocks = options.tp_blocks == 0 && options.seq_chunks == 0 && !request.trainable;
+  if (options.tp_blocks > 0) request.work.tp_blocks = options.tp_blocks;
+  if (options.seq_chunks > 0) request.work.seq_chunks = options.seq_chunks;
+  request.processes = options.gpus;
+  request.threads = options.threads;
+  if (!options.layout.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(request.layout, parse_layout(options.layout));
+  }
+  return request;
+}
+
+void print_result(const plan::Request& request, const plan::SearchResult& result, int64_t top, FILE* out) {
+  if (result.ranked.empty()) {
+    std::fprintf(out, "nothing fits %lld x %s:\n", static_cast<long long>(request.processes),
+                 request.cluster.name.c_str());
+    for (const auto& reason : result.infeasible)
+      fmt::print(out, "  {}: needed {:.4g}, available {:.4g} {}\n", reason.constraint, reason.needed,
+                 reason.available, reason.unit);
+    return;
+  }
+  fmt::print(out, "{}\n{}", plan::table(request, result, top), plan::details(request, result.ranked.front()));
+}
+
+Status run(const TrainOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(plan::Request request, make_request(options));
+  TESSERA_ASSIGN_OR_RETURN(plan::SearchResult result, plan::search(request));
+  print_result(request, result, options.top, options.json == "-" ? stderr : stdout);
+  if (result.ranked.empty()) exit_status = 1;
+  if (options.json.empty()) return {};
+  std::string text = plan::to_json(request, result, options.top).dump(2) + "\n";
+  if (options.json != "-") return write_file_atomically(options.json, text);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return {};
+}
+
+void add_train(CLI::App& plan_command) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = plan_command.add_subcommand("train", "Rank the layouts of a training run");
+  command->add_option("--model", options->model, "Name in the catalogue, or path of a config.json")->required();
+  command->add_option("--cluster", options->cluster, "Name in the catalogue, or path of a TOML file")
+      ->capture_default_str();
+  command->add_option("--gpus,-n", options->gpus, "Devices, or processes of a CPU host")->required();
+  command->add_option("--seq", options->seq, "Tokens of a sequence")->required();
+  command->add_option("--batch", options->batch, "Sequences of one step")->required();
+  command->add_option("--micro-batch", options->micro_batch, "Sequences of a micro-batch (default: tried)");
+  command->add_option("--layout", options->layout, "Only this layout, such as fsdp=2,tp=2");
+  command->add_option("--precision", options->precision, "float32 or bf16")->capture_default_str();
+  command->add_option("--numerics", options->numerics, "exact or fast")->capture_default_str();
+  command->add_option("--tp-blocks", options->tp_blocks, "Parts of every sum that tp may split");
+  command->add_option("--seq-chunks", options->seq_chunks, "Parts of every sum over tokens");
+  command->add_option("--threads", options->threads,
+                      "Kernel threads of a process (default: cores / processes)");
+  command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
+  command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
+  command->footer(
+      "Examples:\n"
+      "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 64 --seq 8192 --batch 128\n"
+      "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
+      "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
+      "                     --layout fsdp=16,ep=8 --micro-batch 2");
+  command->callback([options] {
+    if (Status status = run(*options); !status) report_error(status.error());
+  });
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("plan", "Predict before renting: layouts, time, memory");
+  command->require_subcommand(1);
+  command->footer(fmt::format("Models: {}\nClusters: {}", fmt::join(plan::model_names(), ", "),
+                              fmt::join(plan::cluster_names(), ", ")));
+  add_train(*command);
+}
+
+}  // namespace tessera::cli
