@@ -103,6 +103,9 @@ Result<WorkerContext> worker_context(const Environment& environment) {
     context.store = *store;
     TESSERA_ASSIGN_OR_RETURN(context.token, read_token(environment));
     TESSERA_ASSIGN_OR_RETURN(context.worker, number_in(environment, "TESSERA_WORKER"));
+    if (environment("TESSERA_FIRST_ORDER")) {
+      TESSERA_ASSIGN_OR_RETURN(context.first_order, number_in(environment, "TESSERA_FIRST_ORDER"));
+    }
     return context;
   }
   TESSERA_ASSIGN_OR_RETURN(auto outer, outer_job(environment));

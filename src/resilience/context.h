@@ -36,6 +36,7 @@ struct WorkerContext {
   std::string store;                           // "host:port"
   std::string token;                           // of the job
   int64_t worker = 0;                          // id of this process; never used twice within a job
+  int64_t first_order = 0;                     // of the launcher's list, that concerns this worker
   int64_t rank = 0, size = 1, local_rank = 0;  // of an outer job; a launched worker's come with its generation
   std::string bind_address = "127.0.0.1";      // where this worker listens for its peers
 };

@@ -11,10 +11,12 @@
 // unless nothing is left to recover with. Threads: callbacks run on the thread that called run_job().
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "resilience/context.h"
 #include "train/trainer.h"
@@ -51,7 +53,12 @@ struct Job {
   int64_t eval_every = 0;        // steps between evaluations; 0: none; the last step is always evaluated then
   int64_t eval_samples = 0;
 
-  TrainerFactory make_trainer;  // Trainer::create when empty
+  std::string config_json;                               // of checkpoints; empty: made from `model`
+  std::vector<std::filesystem::path> checkpoint_copies;  // files copied into them, such as tokenizer.json
+  std::string optimizer_text;                            // settings kept in them, as text
+
+  TrainerFactory make_trainer;              // usually train::Trainer::create
+  const std::atomic<bool>* stop = nullptr;  // when true, the job ends in order after the present step
 
   // Called on every rank when a generation is ready to step; on rank 0 after each step and evaluation.
   std::function<void(const Generation&, const train::Trainer&)> on_generation;
