@@ -1,0 +1,110 @@
+// What one instruction set offers: raw loops over pointers, compiled once per ISA from the same bodies in body/
+// and chosen at run time. The bodies do the same operations per element, so every table gives the same bits.
+// This header stays free of torch and of inline functions of the standard library: a function that the linker
+// takes from a file compiled for AVX-512 would stop on a smaller processor.
+#pragma once
+
+#include <cstdint>
+
+namespace tessera::kernels {
+
+enum class Type : uint8_t { f32, bf16 };
+
+// Rows of one matrix: element (r, c) lies at data + r * stride + c, counted in elements of the type.
+struct Source {
+  const void* data = nullptr;
+  Type type = Type::f32;
+  int64_t stride = 0;
+};
+struct Target {
+  void* data = nullptr;
+  Type type = Type::f32;
+  int64_t stride = 0;
+};
+
+// c[rows, columns] (+)= a * b, k ascending in one chain per element.
+struct Product {
+  const float* a;  // element (r, k) at a + r / row_tile * a_tile + r % row_tile * a_row + k * a_k
+  int64_t a_tile, a_row, a_k;
+  Source b;         // element (k, n) at b + n / 16 * b_panel + n % 16 + k * stride; a panel is 16 columns wide,
+  int64_t b_panel;  // readable to its end even where `columns` is not a multiple of 16
+  int64_t rows, columns, k;
+  float* c;
+  int64_t c_row;
+  bool accumulate;
+};
+
+// One step of attention for a tile of query rows against keys [first_key, first_key + keys); see
+// body/attention.h.
+struct AttentionStep {
+  const float* q;  // [rows, width]
+  const float* keys_transposed;
+  const float* values;  // [keys, width]
+  int64_t rows, head_dim, width, first_key, keys;
+  const int32_t* begin;  // [rows] first visible key
+  const int32_t* end;    // [rows] one past the last visible key
+  float scale;
+  float* scores;  // [rows, kKeyBlock]
+  float* out;     // [rows, width]
+  float* max;     // [rows]
+  float* sum;     // [rows, 16]
+};
+inline constexpr int64_t kLanes = 16;
+inline constexpr int64_t kKeyBlock = 128;  // blocks are aligned to absolute key positions: part of the bits
+inline constexpr int64_t kQueryTile = 48;
+
+struct AttentionBackwardStep {
+  AttentionStep forward;           // out, max and sum unused
+  const float* dout;               // [rows, width]
+  const float* values_transposed;  // as keys_transposed
+  const float* keys;               // [keys, width]
+  const float* lse;                // [rows]
+  const float* delta;              // [rows] dot(dout, out)
+  float* dscores;                  // [rows, kKeyBlock]
+  float *dq, *dk, *dv;             // dq [rows, width]; dk, dv [keys, width]
+};
+
+struct AdamWStep {
+  float learning_rate, beta1, beta2, epsilon, decay, gradient_scale, step_size, root_correction;
+};
+
+struct Table {
+  const char* name;
+  int64_t row_tile;
+  // ---- products ----
+  void (*product)(const Product&);
+  void (*pack_transposed)(const Source& b, int64_t n, int64_t k, void* panels, Type type);
+  void (*pack_rows)(const Source& b, int64_t k, int64_t n, void* panels, Type type);
+  void (*pack_columns)(const Source& a, int64_t k, int64_t m, float* tiles);  // [m / row_tile][k][row_tile]
+  // ---- rows of `width` elements ----
+  void (*convert)(const Source&, const Target&, int64_t rows, int64_t width);
+  void (*add)(const Source&, const Source&, const Target&, int64_t rows, int64_t width);
+  void (*add_scaled)(const Source& x, float weight, float* into, int64_t width);  // into = fma(weight, x, into)
+  void (*scale)(const Source& x, float weight, const Target&, int64_t width);
+  void (*divide)(const Source& x, float by, const Target&, int64_t width);
+  float (*lane_sum)(const float* lanes16);
+  float (*dot)(const Source& x, const Source& y, int64_t width);
+  float (*rms_norm)(const Source& x, const Source& weight, float eps, const Target& y, int64_t width);
+  void (*rms_norm_dx)(const Source& dy, const Source& x, const Source& weight, float rstd, const Target& dx,
+                      int64_t width);
+  void (*rms_norm_dweight)(const Source& dy, const Source& x, float rstd, float* dweight, int64_t width);
+  void (*rope)(const Target& x, const float* cos, const float* sin, bool inverse, int64_t heads, int64_t half);
+  void (*silu_mul)(const Source& gate, const Source& up, const Target& out, int64_t width);
+  void (*silu_mul_backward)(const Source& dout, const Source& gate, const Source& up, const Target& dgate,
+                            const Target& dup, int64_t width);
+  float (*row_max)(const float* x, int64_t width);
+  float (*row_sum_exp)(const float* x, float max, int64_t width);
+  void (*softmax_gradient)(float* x, float max, float sum, float scale, int64_t width);  // exp(x-max)/sum*scale
+  void (*softmax)(const float* x, float* y, int64_t width);
+  void (*adamw)(const AdamWStep&, const Source& gradient, float* master, float* m, float* v, int64_t width);
+  // ---- attention ----
+  void (*attention)(const AttentionStep&);
+  void (*attention_backward)(const AttentionBackwardStep&);
+};
+
+const Table& table();  // the best one for this processor, or the one that TESSERA_ISA names
+const Table* table_named(const char* name);  // null when unknown or not usable on this processor
+
+extern const Table generic_table, avx2_table, avx512_table;
+
+}  // namespace tessera::kernels
