@@ -1,5 +1,6 @@
 // One training sequence. Documents are packed back to back: a token sees only its own document, positions
-// restart at each document, and the last token of a document predicts nothing.
+// restart at each document, and the last token of a document predicts nothing. A document cut by the sample's
+// first token begins there: its positions count from 0, so none reaches seq.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ inline constexpr int64_t kNoTarget = -1;
 struct Sample {
   std::vector<int64_t> tokens;     // seq
   std::vector<int64_t> targets;    // seq: next token, or kNoTarget
-  std::vector<int64_t> positions;  // seq: place within the document
+  std::vector<int64_t> positions;  // seq: place within the document's part here
   std::vector<int32_t> starts;     // seq: index within this sample of the first visible token
   int64_t valid_tokens() const {
     int64_t count = 0;
