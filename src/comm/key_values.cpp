@@ -22,7 +22,7 @@ Result<std::string> KeyValues::get(const std::string& key, Deadline deadline) {
   std::unique_lock lock(mutex_);
   bool there = changed_.wait_until(lock, deadline.at, [&] { return values_.contains(key); });
   if (there) return values_[key];
-  return make_error(ErrorCode::deadline_exceeded, "store: nobody has set key '{}' in time", key);
+  return make_error(ErrorCode::deadline_exceeded, "nobody has set key '{}' in time", key);
 }
 
 Result<int64_t> KeyValues::add(const std::string& key, int64_t amount) {
@@ -33,8 +33,7 @@ Result<int64_t> KeyValues::add(const std::string& key, int64_t amount) {
     const char* end = value.data() + value.size();
     auto [rest, failed] = std::from_chars(value.data(), end, number);
     if (failed != std::errc() || rest != end) {
-      return invalid("store: key '{}' holds '{}', which is no whole number to add to", key,
-                     value.substr(0, 40));
+      return invalid("key '{}' holds '{}', which is no whole number to add to", key, value.substr(0, 40));
     }
     number += amount;
     value = std::to_string(number);
