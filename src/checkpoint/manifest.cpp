@@ -78,11 +78,11 @@ Status check_identity(nlohmann::json& json) {
   if (json.at("version").get<int>() != kManifestVersion)
     return invalid("has format version {}, but this program reads version {}", json.at("version").dump(),
                    kManifestVersion);
-  TESSERA_ASSIGN_OR_RETURN(uint64_t expected, parse_hash(json.at(kOwnHash)));
+  auto expected = json.at(kOwnHash).get<std::string>();
   json.erase(kOwnHash);
-  uint64_t got = hash_of(json.dump());
+  std::string got = hex(hash_of(json.dump()));
   if (got == expected) return {};
-  return make_error(ErrorCode::data_loss, "has hash {} but says {}", hex(got), hex(expected));
+  return make_error(ErrorCode::data_loss, "has hash {} but says {}", got, expected);
 }
 
 Result<Manifest> parse_json(nlohmann::json json) {
