@@ -60,7 +60,7 @@ TEST(Process, LinesComeWholeAndSeparately) {
 }
 
 TEST(Process, EnvironmentIsAddedAndTheSecretStaysOutOfIt) {
-  Process child = shell("echo $EXTRA; cat <&$TESSERA_TOKEN_FD; echo; env | grep -c swordfish",
+  Process child = shell("echo $EXTRA; cat /dev/fd/$TESSERA_TOKEN_FD; echo; env | grep -c swordfish",
                         {{"EXTRA", "yes"}}, "swordfish");
   LineReader output(child.output());
   EXPECT_EQ(all_lines(output), (std::vector<std::string>{"yes", "swordfish", "0"}));

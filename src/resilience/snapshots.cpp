@@ -40,8 +40,7 @@ void Snapshots::join(int64_t generation, Group* group, int64_t shift) {
 
 void Snapshots::leave() {
   // An exchange that is complete counts; a failed group answers at once. Its buffers must not go before.
-  if (!commit().ok()) recycle(std::move(*under_way_));
-  under_way_.reset();
+  (void)commit();
   group_ = nullptr;
 }
 
@@ -93,13 +92,14 @@ Status Snapshots::start_exchange() {
 Status Snapshots::commit() {
   if (!under_way_) return {};
   Stopwatch stopwatch(seconds_);
-  if (pending_) {
-    Status status = pending_->wait();
-    pending_.reset();
-    if (!status.ok()) return status.error().within("snapshot");
+  Status status = pending_ ? pending_->wait() : Status();
+  pending_.reset();
+  std::unique_ptr<Entry> entry = std::move(under_way_);
+  if (!status.ok()) {
+    recycle(std::move(*entry));
+    return status.error().within("snapshot");
   }
-  complete_.push_back(std::move(*under_way_));
-  under_way_.reset();
+  complete_.push_back(std::move(*entry));
   while (complete_.size() > kKept) {
     recycle(std::move(complete_.front()));
     complete_.pop_front();
