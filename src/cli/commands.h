@@ -17,5 +17,6 @@ inline int exit_status = 0;
 void report_error(const Error& error);
 
 void add_plan(CLI::App& app);
+void add_report(CLI::App& app);
 
 }  // namespace tessera::cli

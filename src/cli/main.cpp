@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.footer("Start with: tessera plan train --help");
   add_plan(app);
+  add_report(app);
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
   return exit_status;

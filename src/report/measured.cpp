@@ -1,0 +1,97 @@
+#include "report/measured.h"
+
+#include <algorithm>
+#include <map>
+
+#include "layout/layout.h"
+
+namespace tessera::report {
+
+Steps sort_steps(const std::vector<Json>& metrics) {
+  std::map<int64_t, const Json*> last;
+  Steps steps;
+  for (const Json& line : metrics) {
+    auto step = number_at(line, "step");
+    if (!step) continue;
+    const Json*& slot = last[static_cast<int64_t>(*step)];
+    if (slot) steps.redone.push_back(slot);
+    slot = &line;
+  }
+  for (const auto& [step, line] : last) steps.kept.push_back(line);
+  return steps;
+}
+
+std::optional<double> steady_median(const Steps& steps, std::string_view key) {
+  std::map<double, int> seen;  // lines of each generation so far
+  std::vector<double> values;
+  for (const Json* line : steps.kept) {
+    bool warm = seen[number_at(*line, "generation").value_or(0)]++ >= 2;
+    auto value = number_at(*line, key);
+    if (warm && value) values.push_back(*value);
+  }
+  if (values.empty()) return std::nullopt;
+  std::sort(values.begin(), values.end());
+  size_t middle = values.size() / 2;
+  return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::optional<Evaluation> last_evaluation(const Steps& steps) {
+  for (auto line = steps.kept.rbegin(); line != steps.kept.rend(); ++line)
+    if (auto loss = number_at(**line, "valid_loss"))
+      return Evaluation{static_cast<int64_t>(*number_at(**line, "step")), *loss};
+  return std::nullopt;
+}
+
+bool same_layout(const Json& planned, const std::string& ran) {
+  auto layout = parse_layout(ran);
+  if (!layout.ok() || !planned.is_object()) return false;
+  auto degree = [&](const char* axis) { return static_cast<int64_t>(number_at(planned, axis).value_or(1)); };
+  std::string schedule = text_at(planned, "schedule"), recompute = text_at(planned, "recompute");
+  bool equal_schedule = layout->pp == 1 || schedule.empty() || schedule == to_string(layout->schedule);
+  bool equal_recompute = recompute.empty() || recompute == to_string(layout->recompute);
+  return degree("dp") == layout->dp && degree("fsdp") == layout->fsdp && degree("tp") == layout->tp &&
+         degree("pp") == layout->pp && degree("cp") == layout->cp && degree("ep") == layout->ep &&
+         equal_schedule && equal_recompute;
+}
+
+const Json* prediction_of(const RunFiles& files) {
+  auto results = files.plan.is_object() ? files.plan.find("results") : files.plan.end();
+  if (!files.plan.is_object() || results == files.plan.end() || !results->is_array() || results->empty())
+    return nullptr;
+  std::string ran = text_at(files.run, "layout");
+  if (ran.empty()) return &results->front();
+  for (const Json& result : *results)
+    if (result.contains("layout") && same_layout(result["layout"], ran)) return &result;
+  return nullptr;
+}
+
+std::vector<double> peak_bytes(const RunFiles& files) {
+  std::vector<double> peaks;
+  if (files.memory.is_object() && files.memory.contains("ranks")) {
+    for (const Json& rank : files.memory["ranks"]) peaks.push_back(number_at(rank, "peak_bytes").value_or(0));
+    return peaks;
+  }
+  if (files.metrics.empty()) return peaks;
+  const Json& last = files.metrics.back();
+  if (!last.contains("memory_peak_bytes") || !last["memory_peak_bytes"].is_array()) return peaks;
+  for (const Json& value : last["memory_peak_bytes"])
+    peaks.push_back(value.is_number() ? value.get<double>() : 0);
+  return peaks;
+}
+
+std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank) {
+  constexpr double kGib = 1024.0 * 1024 * 1024;
+  const Json* prediction = prediction_of(files);
+  if (!prediction) return std::nullopt;
+  auto layout = parse_layout(text_at(files.run, "layout"));
+  const Json memory = prediction->value("memory_gib", Json::object());
+  if (layout.ok() && memory.contains("by_stage") && memory["by_stage"].is_array()) {
+    auto stage = static_cast<size_t>(coordinate_of(*layout, static_cast<int64_t>(rank)).pp);
+    const Json& stages = memory["by_stage"];
+    if (stage < stages.size() && stages[stage].is_number()) return stages[stage].get<double>() * kGib;
+  }
+  auto peak = number_at(memory, "peak");
+  return peak ? std::optional(*peak * kGib) : std::nullopt;
+}
+
+}  // namespace tessera::report
