@@ -25,7 +25,7 @@ class Page(html.parser.HTMLParser):
             self.current = attributes.get("id", "rest")
             self.sections[self.current] = ""
         self.references += [v for k, v in attributes.items() if k in ("src", "href") and not v.startswith("#")]
-        if tag not in ("meta", "line", "rect", "path", "circle", "br") :
+        if tag != "meta":
             self.open.append(tag)
         if tag == "script":
             self.scripts.append("")

@@ -1,6 +1,7 @@
 #include "core/toml.h"
 
-#define TOML_EXCEPTIONS 0
+// Left at its default configuration: a second configuration in the same program would be a second definition
+// of the same inline functions (toml++ 3.3 keeps only part of them apart), and the parser would crash.
 #include <toml++/toml.h>
 
 #include <sstream>
@@ -77,23 +78,21 @@ std::string TomlDocument::where(const std::string& path) const {
 }
 
 Result<TomlDocument> parse_toml(std::string_view text, std::string name) {
-  toml::parse_result parsed = toml::parse(text, name);
-  if (!parsed) {
-    const toml::parse_error& error = parsed.error();
+  try {
+    TomlDocument document;
+    document.root = to_json(toml::parse(text, name), "", document.lines);
+    document.name = std::move(name);
+    return document;
+  } catch (const toml::parse_error& error) {
     return invalid("{}:{}:{}: {}", name, error.source().begin.line, error.source().begin.column,
                    error.description());
   }
-  TomlDocument document;
-  document.name = std::move(name);
-  document.root = to_json(parsed.table(), "", document.lines);
-  return document;
 }
 
 Result<json> parse_toml_value(std::string_view text) {
-  toml::parse_result parsed = toml::parse(fmt::format("value = {}", text));
-  if (!parsed || parsed.table().size() != 1) return invalid("'{}' is not a TOML value", text);
-  std::map<std::string, int> lines;
-  return to_json(*parsed.table().get("value"), "", lines);
+  TESSERA_ASSIGN_OR_RETURN(TomlDocument document, parse_toml(fmt::format("value = {}", text), "value"));
+  if (document.root.size() != 1) return invalid("'{}' is not a TOML value", text);
+  return document.root["value"];
 }
 
 std::string to_toml(const json& value) {

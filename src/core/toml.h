@@ -1,5 +1,5 @@
-// TOML text as JSON values, with the line of every key so that errors can point at it. The only file that
-// compiles toml++ is toml.cpp.
+// TOML text as JSON values, with the line of every key so that errors can point at it. toml++ itself is
+// included by toml.cpp.
 #pragma once
 
 #include <map>

@@ -19,10 +19,10 @@ struct StepTokens {
 std::vector<StepTokens> tokens_of(const Steps& steps) {
   std::vector<StepTokens> list;
   for (const Json* line : steps.kept) {
-    auto found = line->find("expert_tokens");
-    if (found == line->end() || !found->is_array() || found->empty()) continue;
+    const Json& counts = list_at(*line, "expert_tokens");
+    if (counts.empty()) continue;
     StepTokens entry{static_cast<int64_t>(*number_at(*line, "step")), {}};
-    for (const Json& count : *found) entry.tokens.push_back(count.is_number() ? count.get<double>() : 0);
+    for (const Json& count : counts) entry.tokens.push_back(number_at(count, "").value_or(0));
     if (list.empty() || list[0].tokens.size() == entry.tokens.size()) list.push_back(std::move(entry));
   }
   return list;

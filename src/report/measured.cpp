@@ -55,27 +55,20 @@ bool same_layout(const Json& planned, const std::string& ran) {
 }
 
 const Json* prediction_of(const RunFiles& files) {
-  auto results = files.plan.is_object() ? files.plan.find("results") : files.plan.end();
-  if (!files.plan.is_object() || results == files.plan.end() || !results->is_array() || results->empty())
-    return nullptr;
+  const Json& results = list_at(files.plan, "results");
   std::string ran = text_at(files.run, "layout");
-  if (ran.empty()) return &results->front();
-  for (const Json& result : *results)
-    if (result.contains("layout") && same_layout(result["layout"], ran)) return &result;
+  for (const Json& result : results)
+    if (ran.empty() || same_layout(json_at(result, "layout"), ran)) return &result;
   return nullptr;
 }
 
 std::vector<double> peak_bytes(const RunFiles& files) {
   std::vector<double> peaks;
-  if (files.memory.is_object() && files.memory.contains("ranks")) {
-    for (const Json& rank : files.memory["ranks"]) peaks.push_back(number_at(rank, "peak_bytes").value_or(0));
-    return peaks;
-  }
-  if (files.metrics.empty()) return peaks;
-  const Json& last = files.metrics.back();
-  if (!last.contains("memory_peak_bytes") || !last["memory_peak_bytes"].is_array()) return peaks;
-  for (const Json& value : last["memory_peak_bytes"])
-    peaks.push_back(value.is_number() ? value.get<double>() : 0);
+  for (const Json& rank : list_at(files.memory, "ranks"))
+    peaks.push_back(number_at(rank, "peak_bytes").value_or(0));
+  if (!peaks.empty() || files.metrics.empty()) return peaks;
+  for (const Json& value : list_at(files.metrics.back(), "memory_peak_bytes"))
+    peaks.push_back(number_at(value, "").value_or(0));
   return peaks;
 }
 
@@ -84,13 +77,13 @@ std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank) {
   const Json* prediction = prediction_of(files);
   if (!prediction) return std::nullopt;
   auto layout = parse_layout(text_at(files.run, "layout"));
-  const Json memory = prediction->value("memory_gib", Json::object());
-  if (layout.ok() && memory.contains("by_stage") && memory["by_stage"].is_array()) {
+  const Json& stages = list_at(*prediction, "memory_gib.by_stage");
+  if (layout.ok()) {
     auto stage = static_cast<size_t>(coordinate_of(*layout, static_cast<int64_t>(rank)).pp);
-    const Json& stages = memory["by_stage"];
-    if (stage < stages.size() && stages[stage].is_number()) return stages[stage].get<double>() * kGib;
+    auto gib = stage < stages.size() ? number_at(stages[stage], "") : std::nullopt;
+    if (gib) return *gib * kGib;
   }
-  auto peak = number_at(memory, "peak");
+  auto peak = number_at(*prediction, "memory_gib.peak");
   return peak ? std::optional(*peak * kGib) : std::nullopt;
 }
 

@@ -53,10 +53,11 @@ std::string comparison_table(const RunFiles& files, const Json& prediction) {
 }
 
 std::string breakdown_html(const Json& prediction) {
-  if (!prediction.contains("breakdown") || !prediction["breakdown"].is_object()) return "";
   StackedBars bars{.print = seconds_text};
   bars.rows.push_back({"predicted", {}, std::nullopt});
-  for (const auto& [name, value] : prediction["breakdown"].items()) {
+  const Json& breakdown = json_at(prediction, "breakdown");
+  if (!breakdown.is_object()) return "";
+  for (const auto& [name, value] : breakdown.items()) {
     if (!value.is_number() || value.get<double>() <= 0) continue;
     bars.parts.push_back(name);
     bars.rows[0].parts.push_back(value.get<double>());
@@ -67,13 +68,13 @@ std::string breakdown_html(const Json& prediction) {
 std::string candidates_html(const RunFiles& files) {
   Table table{{"layout", "step time", "low", "high", "tokens/s per process", "peak memory", "ran"}, {}};
   std::string ran = text_at(files.run, "layout");
-  for (const Json& result : files.plan["results"]) {
+  for (const Json& result : list_at(files.plan, "results")) {
     if (table.rows.size() == 10) break;
     auto cell = [&](const char* key, auto print) {
       auto value = number_at(result, key);
       return value ? print(*value) : std::string();
     };
-    const Json layout = result.value("layout", Json::object());
+    const Json& layout = json_at(result, "layout");
     table.rows.push_back({layout_text(layout), cell("step_time_s", seconds_text),
                           cell("step_time_s_low", seconds_text), cell("step_time_s_high", seconds_text),
                           cell("tokens_per_s_per_gpu", number_text),
@@ -86,7 +87,7 @@ std::string candidates_html(const RunFiles& files) {
 }  // namespace
 
 std::string prediction_section(const RunFiles& files) {
-  if (!files.plan.is_object() || !files.plan.contains("results") || !files.plan["results"].is_array())
+  if (list_at(files.plan, "results").empty())
     return missing_html(files.problem("plan.json").empty() ? "plan.json has no results"
                                                            : files.problem("plan.json"));
   const Json* prediction = prediction_of(files);
@@ -104,10 +105,12 @@ std::string memory_section(const RunFiles& files) {
   if (peaks.empty()) return missing_html(files.problem("memory.json"));
   StackedBars bars{.expected_name = "predicted peak", .print = bytes_text};
   std::set<std::string> classes;
-  bool by_class = files.memory.is_object() && files.memory.contains("ranks");
-  const Json ranks = by_class ? files.memory["ranks"] : Json::array();
-  for (const Json& rank : ranks)
-    for (const auto& [name, bytes] : rank.value("classes", Json::object()).items()) classes.insert(name);
+  const Json& ranks = list_at(files.memory, "ranks");
+  for (const Json& rank : ranks) {
+    const Json& parts = json_at(rank, "classes");
+    if (!parts.is_object()) continue;
+    for (const auto& [name, bytes] : parts.items()) classes.insert(name);
+  }
   bars.parts.assign(classes.begin(), classes.end());
   if (bars.parts.empty()) bars.parts = {"live tensors"};
   for (size_t i = 0; i < peaks.size(); ++i) {
@@ -120,7 +123,7 @@ std::string memory_section(const RunFiles& files) {
   Table table{{"rank", "peak of live tensors", "process without tensors"}, {}};
   for (const std::string& name : classes) table.head.push_back(name);
   for (size_t i = 0; i < peaks.size(); ++i) {
-    auto base = by_class ? number_at(ranks[i], "process_base_bytes") : std::nullopt;
+    auto base = i < ranks.size() ? number_at(ranks[i], "process_base_bytes") : std::nullopt;
     std::vector<std::string> cells = {fmt::format("rank {}", i), bytes_text(peaks[i]),
                                       base ? bytes_text(*base) : ""};
     if (!classes.empty())

@@ -64,20 +64,27 @@ class Reader {
   int found_ = 0;
 };
 
-const Json* at(const Json& object, std::string_view path) {
+const Json kNull, kEmptyList = Json::array();
+
+}  // namespace
+
+const Json& json_at(const Json& object, std::string_view path) {
   const Json* value = &object;
   while (!path.empty()) {
     size_t dot = std::min(path.find('.'), path.size());
-    if (!value->is_object()) return nullptr;
+    if (!value->is_object()) return kNull;
     auto member = value->find(std::string(path.substr(0, dot)));
-    if (member == value->end()) return nullptr;
+    if (member == value->end()) return kNull;
     value = &*member;
     path.remove_prefix(std::min(dot + 1, path.size()));
   }
-  return value;
+  return *value;
 }
 
-}  // namespace
+const Json& list_at(const Json& object, std::string_view path) {
+  const Json& value = json_at(object, path);
+  return value.is_array() ? value : kEmptyList;
+}
 
 std::string RunFiles::problem(const std::string& file) const {
   auto found = problems.find(file);
@@ -106,16 +113,16 @@ Result<RunFiles> read_run_files(const std::filesystem::path& run_dir) {
 }
 
 std::optional<double> number_at(const Json& object, std::string_view path) {
-  const Json* value = at(object, path);
-  if (!value || !value->is_number() || !std::isfinite(value->get<double>())) return std::nullopt;
-  return value->get<double>();
+  const Json& value = json_at(object, path);
+  if (!value.is_number() || !std::isfinite(value.get<double>())) return std::nullopt;
+  return value.get<double>();
 }
 
 std::string text_at(const Json& object, std::string_view path) {
-  const Json* value = at(object, path);
-  if (!value || value->is_null()) return "";
-  if (value->is_string()) return value->get<std::string>();
-  return value->dump(-1, ' ', false, Json::error_handler_t::replace);
+  const Json& value = json_at(object, path);
+  if (value.is_null()) return "";
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace tessera::report

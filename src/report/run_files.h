@@ -27,6 +27,11 @@ struct RunFiles {
 // Errors: no such folder; a folder without any of the files.
 Result<RunFiles> read_run_files(const std::filesystem::path& run_dir);
 
+// The value at a path such as "memory_gib.by_stage"; null when it is absent. Members of what is no object are
+// absent, so any shape of file can be asked.
+const Json& json_at(const Json& object, std::string_view path);
+// The same when it is a list, else an empty one.
+const Json& list_at(const Json& object, std::string_view path);
 // The number at a path such as "memory_gib.peak"; absent when it is missing or not a finite number.
 std::optional<double> number_at(const Json& object, std::string_view path);
 // The text at a path; numbers and lists are printed, "" when absent.

@@ -50,14 +50,18 @@ std::string run_timeline(const RunFiles& files) {
   return "<h3>The run</h3>\n" + gantt_html(gantt);
 }
 
+std::pair<int64_t, int64_t> row_of(const Json& event) {
+  auto whole = [&](const char* key) { return static_cast<int64_t>(number_at(event, key).value_or(0)); };
+  return {whole("pid"), whole("tid")};
+}
+
 // Rows in order of rank and thread, named by the trace's own metadata.
 struct Rows {
   std::map<std::pair<int64_t, int64_t>, std::string> names;
   std::map<int64_t, std::string> processes;
 
   void read(const Json& event) {
-    auto process = static_cast<int64_t>(number_at(event, "pid").value_or(0));
-    auto thread = static_cast<int64_t>(number_at(event, "tid").value_or(0));
+    auto [process, thread] = row_of(event);
     if (text_at(event, "ph") == "X") names.emplace(std::pair(process, thread), "");
     if (text_at(event, "name") == "process_name") processes[process] = text_at(event, "args.name");
     if (text_at(event, "name") == "thread_name") threads[{process, thread}] = text_at(event, "args.name");
@@ -74,10 +78,12 @@ struct Rows {
 
 std::string rank_timeline(const RunFiles& files) {
   const Json& trace = files.timeline;
-  const Json* events = trace.is_object() && trace.contains("traceEvents") ? &trace["traceEvents"] : &trace;
-  if (!events->is_array()) return missing_html(files.problem("timeline.json"));
+  const Json& events = list_at(trace, trace.is_array() ? "" : "traceEvents");
+  if (events.empty())
+    return missing_html(files.problem("timeline.json").empty() ? "timeline.json has no events"
+                                                               : files.problem("timeline.json"));
   Rows rows;
-  for (const Json& event : *events) rows.read(event);
+  for (const Json& event : events) rows.read(event);
   Gantt gantt;
   std::map<std::pair<int64_t, int64_t>, size_t> places;
   for (const auto& [row, unused] : rows.names) {
@@ -85,12 +91,12 @@ std::string rank_timeline(const RunFiles& files) {
     gantt.rows.push_back(rows.name(row));
   }
   std::map<std::string, size_t> kinds;
-  for (const Json& event : *events) {
+  for (const Json& event : events) {
     auto begin = number_at(event, "ts"), length = number_at(event, "dur");
     if (text_at(event, "ph") != "X" || !begin || !length) continue;
     std::string name = text_at(event, "name");
     if (kinds.emplace(name, kinds.size()).second) gantt.kinds.push_back(name);
-    std::pair<int64_t, int64_t> row(number_at(event, "pid").value_or(0), number_at(event, "tid").value_or(0));
+    auto row = row_of(event);
     std::string args = text_at(event, "args");
     gantt.bars.push_back({places[row], *begin / 1e6, (*begin + *length) / 1e6, kinds[name],
                           fmt::format("{} {} {}", name, seconds_text(*length / 1e6), args)});
