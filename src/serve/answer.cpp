@@ -1,0 +1,92 @@
+#include "serve/answer.h"
+
+#include <algorithm>
+
+namespace tessera::serve {
+
+namespace {
+
+int64_t characters(std::string_view utf8) {
+  return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; });
+}
+
+}  // namespace
+
+Answer::Answer(CompletionRequest request, std::shared_ptr<Completion> completion, data::TokenizerPtr tokenizer,
+               std::vector<int64_t> end_tokens)
+    : request_(std::move(request)),
+      completion_(std::move(completion)),
+      tokenizer_(std::move(tokenizer)),
+      end_tokens_(std::move(end_tokens)),
+      tokens_(request_.prompt),
+      decoder_(tokenizer_, tokens_.back()),
+      stops_(request_.stop) {
+  if (!request_.echo) return;
+  progress_.text = *request_.echo;
+  if (!wants_prompt_logprobs()) {
+    num_characters_ = characters(*request_.echo);
+    return;
+  }
+  progress_.logprobs.push_back({.token = text_of(tokens_[0], -1)});
+  num_characters_ = characters(progress_.logprobs[0].token);
+  prompt_reported_ = 1;
+}
+
+std::string Answer::text_of(int64_t token, int64_t previous) const {
+  return tokenizer_->decode_one(token, previous, /*skip_special_tokens=*/false);
+}
+
+TokenLogprobs Answer::describe(int64_t token, int64_t previous, std::span<const float> logits) const {
+  TokenLogprobs out{.token = text_of(token, previous), .logprob = logprob_of(logits, token)};
+  for (const Candidate& candidate : top_logprobs(logits, *request_.logprobs))
+    out.top.emplace_back(text_of(candidate.token, previous), candidate.logprob);
+  out.text_offset = num_characters_;
+  return out;
+}
+
+void Answer::observe_prompt(int64_t position, std::span<const float> logits) {
+  bool recomputed = position + 1 != prompt_reported_;
+  if (recomputed || prompt_reported_ == std::ssize(request_.prompt)) return;
+  auto at = static_cast<size_t>(position);
+  progress_.logprobs.push_back(describe(tokens_[at + 1], tokens_[at], logits));
+  num_characters_ += characters(progress_.logprobs.back().token);
+  ++prompt_reported_;
+}
+
+std::optional<FinishReason> Answer::extend(std::span<const float> logits) {
+  if (request_.max_tokens == 0) return FinishReason::length;
+  return append(sample(logits, request_.sampling, std::ssize(tokens_)), logits);
+}
+
+std::optional<FinishReason> Answer::append(int64_t token, std::span<const float> logits) {
+  if (request_.logprobs) progress_.logprobs.push_back(describe(token, tokens_.back(), logits));
+  tokens_.push_back(token);
+  ++num_generated_;
+  progress_.tokens.push_back(token);
+  if (ends(token)) return FinishReason::stop;
+  show(decoder_.push(token));
+  if (stops_.found()) return FinishReason::stop;
+  if (num_generated() == request_.max_tokens) return FinishReason::length;
+  return std::nullopt;
+}
+
+void Answer::show(const std::string& text) {
+  num_characters_ += characters(text);
+  progress_.text += stops_.push(text);
+}
+
+bool Answer::ends(int64_t token) const {
+  return !request_.ignore_eos && std::find(end_tokens_.begin(), end_tokens_.end(), token) != end_tokens_.end();
+}
+
+void Answer::deliver(std::optional<FinishReason> reason) {
+  if (reason) {
+    show(decoder_.flush());
+    progress_.text += stops_.flush();
+    progress_.finished = true;
+    progress_.reason = reason;
+  }
+  if (!progress_.empty()) completion_->add(std::exchange(progress_, {}));
+}
+
+}  // namespace tessera::serve

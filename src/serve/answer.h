@@ -1,0 +1,74 @@
+// The life of one request inside the engine: its tokens, its text so far, and when it is done.
+// Threads: the engine's only, except where said.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/clock.h"
+#include "data/tokenizer.h"
+#include "serve/completion.h"
+#include "serve/sampler.h"
+#include "serve/stop_matcher.h"
+
+namespace tessera::serve {
+
+struct CompletionRequest {
+  std::vector<int64_t> prompt;  // at least one token
+  SamplingOptions sampling;
+  int64_t max_tokens = 16;
+  std::vector<std::string> stop;    // none of them empty
+  std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
+  std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
+  bool ignore_eos = false;
+
+  int64_t max_length() const { return static_cast<int64_t>(prompt.size()) + max_tokens; }
+};
+
+class Answer {
+ public:
+  Answer(CompletionRequest request, std::shared_ptr<Completion> completion, data::TokenizerPtr tokenizer,
+         std::vector<int64_t> end_tokens);
+
+  const CompletionRequest& request() const { return request_; }
+  Completion& completion() const { return *completion_; }
+  const std::vector<int64_t>& tokens() const { return tokens_; }  // prompt and answer
+  int64_t num_generated() const { return num_generated_; }        // any thread
+  bool wants_prompt_logprobs() const { return request_.echo && request_.logprobs; }
+
+  // Logits of the row at `position`, a position of the prompt before its last: reports the prompt's next token.
+  void observe_prompt(int64_t position, std::span<const float> logits);
+  // Logits of the last known token: chooses the next one. The reason when the answer is done by it.
+  std::optional<FinishReason> extend(std::span<const float> logits);
+
+  // Sends what extend() and observe_prompt() produced.
+  void deliver(std::optional<FinishReason> reason);
+
+  // For the metrics.
+  Clock::time_point arrival = Clock::now();
+  std::optional<Clock::time_point> first_step, last_token;
+
+ private:
+  TokenLogprobs describe(int64_t token, int64_t previous, std::span<const float> logits) const;
+  std::string text_of(int64_t token, int64_t previous) const;
+  std::optional<FinishReason> append(int64_t token, std::span<const float> logits);
+  void show(const std::string& text);
+  bool ends(int64_t token) const;
+
+  CompletionRequest request_;
+  std::shared_ptr<Completion> completion_;
+  data::TokenizerPtr tokenizer_;
+  std::vector<int64_t> end_tokens_, tokens_;
+  data::StreamDecoder decoder_;
+  StopMatcher stops_;
+  CompletionProgress progress_;
+  std::atomic<int64_t> num_generated_ = 0;
+  int64_t num_characters_ = 0;   // decoded so far, with the echo
+  int64_t prompt_reported_ = 0;  // tokens of the prompt whose log probabilities went out
+};
+
+}  // namespace tessera::serve

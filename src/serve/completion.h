@@ -1,0 +1,57 @@
+// One answer under way: what the engine has produced and its reader has not yet taken. The engine never waits
+// for a slow reader: what piles up is joined, and is bounded by the length of the answer.
+// Threads: any.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/result.h"
+
+namespace tessera::serve {
+
+enum class FinishReason { stop, length, cancelled };
+const char* to_string(FinishReason reason);  // "stop", "length", "abort"
+
+// Log probabilities of one token of the prompt or the answer.
+struct TokenLogprobs {
+  std::string token;              // its bytes as text
+  std::optional<double> logprob;  // none for the first token of a prompt
+  std::vector<std::pair<std::string, double>> top;
+  int64_t text_offset = 0;  // characters in front of it
+};
+
+struct CompletionProgress {
+  std::string text;  // whole characters
+  std::vector<int64_t> tokens;
+  std::vector<TokenLogprobs> logprobs;
+  bool finished = false;
+  std::optional<FinishReason> reason;  // when finished without an error
+  std::optional<Error> error;          // when the server failed
+
+  bool empty() const { return text.empty() && tokens.empty() && logprobs.empty() && !finished; }
+};
+
+class Completion {
+ public:
+  // `notify` is called after every add(), by the engine's thread.
+  Completion(int64_t id, std::function<void()> notify) : id_(id), notify_(std::move(notify)) {}
+  int64_t id() const { return id_; }
+
+  void add(CompletionProgress more);
+  // All that came since the last call.
+  CompletionProgress take();
+
+ private:
+  int64_t id_;
+  std::function<void()> notify_;
+  std::mutex mutex_;
+  CompletionProgress pending_;
+};
+
+}  // namespace tessera::serve

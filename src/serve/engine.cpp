@@ -1,0 +1,273 @@
+#include "serve/engine.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace tessera::serve {
+
+using batching::StepEntry;
+
+namespace {
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+std::span<const float> row_of(const at::Tensor& logits, int64_t row) {
+  return {logits.const_data_ptr<float>() + row * logits.size(1), static_cast<size_t>(logits.size(1))};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::start(const ServedModel& model, Group& group,
+                                              data::TokenizerPtr tokenizer, EngineOptions options) {
+  const auto& scheduling = options.scheduling;
+  TESSERA_ASSIGN_OR_RETURN(KvCache cache, model.make_cache(scheduling.blocks, scheduling.block_tokens));
+  int64_t limit = std::min(model.spec().max_positions, scheduling.capacity_tokens());
+  options.max_length = options.max_length > 0 ? std::min(options.max_length, limit) : limit;
+  if (model.spec().eos) options.end_tokens.push_back(*model.spec().eos);
+  return std::unique_ptr<Engine>(
+      new Engine(model, group, std::move(tokenizer), std::move(options), std::move(cache)));
+}
+
+Engine::Engine(const ServedModel& model, Group& group, data::TokenizerPtr tokenizer, EngineOptions options,
+               KvCache cache)
+    : model_(model),
+      group_(group),
+      tokenizer_(std::move(tokenizer)),
+      options_(std::move(options)),
+      cache_(std::move(cache)),
+      scheduler_(options_.scheduling),
+      thread_([this] { run(); }) {}
+
+Engine::~Engine() {
+  std::vector<int64_t> left;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [id, answer] : answers_) left.push_back(id);
+    stopping_ = true;
+  }
+  for (int64_t id : left) cancel(id);
+  changed_.notify_all();
+  thread_.join();
+}
+
+Status Engine::check(const CompletionRequest& request) const {
+  auto prompt = std::ssize(request.prompt);
+  if (prompt == 0) return invalid("the prompt is empty; it needs at least one token");
+  for (int64_t token : request.prompt)
+    if (token < 0 || token >= model_.spec().vocab)
+      return invalid("token {} of the prompt is outside the vocabulary of {} tokens", token,
+                     model_.spec().vocab);
+  if (request.max_length() <= options_.max_length) return {};
+  return invalid(
+      "this model's maximum context length is {} tokens, but {} were asked for ({} in the prompt, {} in the "
+      "completion); shorten the prompt or max_tokens",
+      options_.max_length, request.max_length(), prompt, request.max_tokens);
+}
+
+Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> requests,
+                                           std::function<void()> notify) {
+  for (const auto& request : requests) TESSERA_RETURN_IF_ERROR(check(request));
+  std::lock_guard lock(mutex_);
+  if (failure_) return *failure_;
+  if (stopping_) return make_error(ErrorCode::unavailable, "the server is shutting down");
+  int64_t room = options_.scheduling.max_waiting - scheduler_.num_waiting();
+  if (std::ssize(requests) > room)
+    return make_error(ErrorCode::resource_exhausted,
+                      "the queue has room for {} more requests, but {} came; try again later", room,
+                      requests.size());
+  Completions completions;
+  for (auto& request : requests) {
+    int64_t id = next_id_++;
+    TESSERA_RETURN_IF_ERROR(scheduler_.submit(id, std::ssize(request.prompt), request.max_length()));
+    completions.push_back(std::make_shared<Completion>(id, notify));
+    answers_[id] =
+        std::make_shared<Answer>(std::move(request), completions.back(), tokenizer_, options_.end_tokens);
+  }
+  changed_.notify_all();
+  return completions;
+}
+
+bool Engine::cancel(int64_t id) {
+  AnswerPtr answer;
+  {
+    std::lock_guard lock(mutex_);
+    // A step under way may still write to these blocks; nobody owns them anew before that step has ended.
+    if (!scheduler_.finish(id)) return false;
+    answer = answers_.extract(id).mapped();
+  }
+  answer->completion().add({.finished = true, .reason = FinishReason::cancelled});
+  report(id, *answer, to_string(FinishReason::cancelled));
+  return true;
+}
+
+Gauges Engine::gauges() const {
+  std::lock_guard lock(mutex_);
+  const auto& pool = scheduler_.pool();
+  return {.running = scheduler_.num_running(),
+          .waiting = scheduler_.num_waiting(),
+          .kv_usage = static_cast<double>(pool.num_used()) / static_cast<double>(pool.total())};
+}
+
+std::optional<Error> Engine::failure() const {
+  std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void Engine::run() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (Status status = run_one(lock); !status.ok()) {
+      lock.unlock();
+      return fail(status.error());
+    }
+  }
+  lock.unlock();
+  // A rank that is gone already has nothing to be told.
+  (void)announce(group_, Command::stop, {});
+}
+
+Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
+  if (scheduler_.idle()) {
+    auto pause = std::chrono::duration<double>(options_.idle_announcement_s);
+    if (changed_.wait_for(lock, pause, [this] { return stopping_ || !scheduler_.idle(); })) return {};
+    lock.unlock();
+    Status status = announce(group_, Command::idle, {});
+    lock.lock();
+    return status;
+  }
+  Work work = plan_step();
+  if (work.step.entries.empty()) return {};
+  lock.unlock();
+  Status status = announce(group_, Command::step, work.batch);
+  Result<at::Tensor> logits = status.ok() ? model_.forward(work.batch, cache_) : status.error();
+  if (logits) deliver(work, logits->cpu());
+  lock.lock();
+  return logits ? Status() : Status(logits.error());
+}
+
+Engine::Work Engine::plan_step() {
+  Work work{.step = scheduler_.next_step()};
+  auto now = Clock::now();
+  for (int64_t id : work.step.admitted) {
+    Answer& answer = *answers_.at(id);
+    if (!answer.first_step) metrics_.count_prompt_tokens(std::ssize(answer.request().prompt));
+    if (!answer.first_step) answer.first_step = now;
+  }
+  for (size_t i = 0; i < work.step.preempted.size(); ++i) metrics_.count_preemption();
+  for (const StepEntry& entry : work.step.entries) work.answers.push_back(answers_.at(entry.id));
+  work.batch = make_batch(work);
+  return work;
+}
+
+StepBatch Engine::make_batch(const Work& work) const {
+  StepBatch batch;
+  for (const StepEntry& entry : work.step.entries)
+    batch.max_blocks = std::max<int64_t>(batch.max_blocks, std::ssize(scheduler_.blocks_of(entry.id)));
+  for (size_t i = 0; i < work.step.entries.size(); ++i)
+    add_entry(work.step.entries[i], *work.answers[i], static_cast<int64_t>(i), batch);
+  return batch;
+}
+
+void Engine::add_entry(const StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const {
+  auto blocks = scheduler_.blocks_of(entry.id);
+  int64_t block_tokens = cache_.block_tokens;
+  for (int64_t position = entry.first; position < entry.first + entry.count; ++position) {
+    bool last = position + 1 == entry.first + entry.count;
+    if (answer.wants_prompt_logprobs() || (last && entry.samples)) batch.wanted.push_back(batch.num_tokens());
+    batch.tokens.push_back(answer.tokens()[static_cast<size_t>(position)]);
+    batch.positions.push_back(position);
+    batch.sequence.push_back(row);
+    int64_t block = blocks[static_cast<size_t>(position / block_tokens)];
+    batch.slot.push_back(block * block_tokens + position % block_tokens);
+  }
+  batch.block_table.insert(batch.block_table.end(), blocks.begin(), blocks.end());
+  batch.block_table.resize(static_cast<size_t>((row + 1) * batch.max_blocks), 0);
+}
+
+void Engine::deliver(const Work& work, const at::Tensor& logits) {
+  int64_t row = 0;
+  for (size_t i = 0; i < work.answers.size(); ++i)
+    deliver_entry(work.step.entries[i], work.answers[i], row, logits);
+}
+
+void Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int64_t& row,
+                           const at::Tensor& logits) {
+  if (answer->wants_prompt_logprobs()) {
+    int64_t rows = entry.samples ? entry.count - 1 : entry.count;
+    for (int64_t i = 0; i < rows; ++i) answer->observe_prompt(entry.first + i, row_of(logits, row++));
+  }
+  if (!entry.samples) return;
+  int64_t before = answer->num_generated();
+  auto reason = answer->extend(row_of(logits, row++));
+  if (answer->num_generated() > before) count_token(*answer);
+  settle(entry.id, answer, reason);
+}
+
+// Tells the scheduler first, so that who sees the end of an answer sees its blocks free.
+void Engine::settle(int64_t id, const AnswerPtr& answer, std::optional<FinishReason> reason) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!answers_.contains(id)) return;  // cancelled during the step
+    if (reason) {
+      scheduler_.finish(id);
+      answers_.erase(id);
+    } else {
+      scheduler_.append_token(id);
+    }
+  }
+  if (reason) report(id, *answer, to_string(*reason));
+  answer->deliver(reason);
+}
+
+void Engine::count_token(Answer& answer) {
+  auto now = Clock::now();
+  metrics_.count_generated_token();
+  if (answer.last_token)
+    metrics_.next_token(seconds_between(*answer.last_token, now));
+  else
+    metrics_.first_token(seconds_between(answer.arrival, *answer.first_step),
+                         seconds_between(answer.arrival, now));
+  answer.last_token = now;
+}
+
+void Engine::report(int64_t id, const Answer& answer, const std::string& reason) {
+  double total_s = seconds_since(answer.arrival);
+  metrics_.finished(reason, total_s);
+  if (!options_.on_finished) return;
+  options_.on_finished({.id = id,
+                        .prompt_tokens = std::ssize(answer.request().prompt),
+                        .generated_tokens = answer.num_generated(),
+                        .reason = reason,
+                        .total_s = total_s});
+}
+
+// Every request ends with the error; later ones are refused with it.
+void Engine::fail(const Error& error) {
+  std::map<int64_t, AnswerPtr> left;
+  {
+    std::lock_guard lock(mutex_);
+    failure_ = error;
+    left.swap(answers_);
+    for (const auto& [id, answer] : left) scheduler_.finish(id);
+  }
+  for (const auto& [id, answer] : left) {
+    report(id, *answer, "error");
+    answer->completion().add({.finished = true, .error = error});
+  }
+  if (options_.on_failure) options_.on_failure(error);
+}
+
+Status follow_engine(const ServedModel& model, Group& group, const batching::SchedulerOptions& scheduling) {
+  TESSERA_ASSIGN_OR_RETURN(KvCache cache, model.make_cache(scheduling.blocks, scheduling.block_tokens));
+  while (true) {
+    TESSERA_ASSIGN_OR_RETURN(Followed followed, follow(group));
+    if (followed.command == Command::stop) return {};
+    if (followed.command == Command::idle) continue;
+    auto logits = model.forward(followed.batch, cache);
+    if (!logits) return logits.error();
+  }
+}
+
+}  // namespace tessera::serve

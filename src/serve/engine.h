@@ -1,0 +1,104 @@
+// Runs a model for many requests at once: admit, pack one step, run it on all ranks, choose tokens, deliver.
+// A request's tokens do not depend on the others.
+//
+// Rank 0 owns an Engine; the other ranks of a tensor-parallel group call follow_engine().
+// Threads: submit(), cancel(), gauges(), failure() and metrics() from any thread; the steps run on the engine's
+// own.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "batching/scheduler.h"
+#include "serve/answer.h"
+#include "serve/metrics.h"
+#include "serve/model.h"
+
+namespace tessera::serve {
+
+// One finished request, for the log.
+struct RequestSummary {
+  int64_t id = 0, prompt_tokens = 0, generated_tokens = 0;
+  std::string reason;  // "stop", "length", "abort" or "error"
+  double total_s = 0;  // since its arrival
+};
+
+struct EngineOptions {
+  batching::SchedulerOptions scheduling;
+  int64_t max_length = 0;           // tokens of one prompt and its answer; 0: the model's positions
+  std::vector<int64_t> end_tokens;  // besides the model's own
+  double idle_announcement_s = 5;   // how often rank 0 tells the others that there is nothing to do
+  std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
+  std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
+};
+
+class Engine {
+ public:
+  // `model`, `group` and `tokenizer` must outlive the engine. Allocates the KV cache and starts the thread.
+  static Result<std::unique_ptr<Engine>> start(const ServedModel& model, Group& group,
+                                               data::TokenizerPtr tokenizer, EngineOptions options);
+  ~Engine();  // cancels what is left
+
+  // Queues all requests or none. Each `notify` runs on the engine's thread whenever there is something to take.
+  // Errors: invalid_argument (too long, empty; names the limit), resource_exhausted (the queue is full),
+  // unavailable (the engine failed).
+  using Completions = std::vector<std::shared_ptr<Completion>>;
+  Result<Completions> submit(std::vector<CompletionRequest> requests, std::function<void()> notify);
+
+  // Ends a request and frees its KV blocks before it returns; false when it ended before.
+  bool cancel(int64_t id);
+
+  int64_t max_length() const { return options_.max_length; }
+  Gauges gauges() const;
+  std::optional<Error> failure() const;
+  const Metrics& metrics() const { return metrics_; }
+
+ private:
+  using AnswerPtr = std::shared_ptr<Answer>;
+  struct Work {  // one step between planning it and delivering it
+    batching::Step step;
+    StepBatch batch;
+    std::vector<AnswerPtr> answers;  // of step.entries
+  };
+
+  Engine(const ServedModel& model, Group& group, data::TokenizerPtr tokenizer, EngineOptions options,
+         KvCache cache);
+  void run();
+  Status run_one(std::unique_lock<std::mutex>& lock);
+  Work plan_step();
+  StepBatch make_batch(const Work& work) const;
+  void add_entry(const batching::StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const;
+  void deliver(const Work& work, const at::Tensor& logits);
+  void deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
+                     const at::Tensor& logits);
+  void settle(int64_t id, const AnswerPtr& answer, std::optional<FinishReason> reason);
+  void count_token(Answer& answer);
+  void report(int64_t id, const Answer& answer, const std::string& reason);
+  void fail(const Error& error);
+  Status check(const CompletionRequest& request) const;
+
+  const ServedModel& model_;
+  Group& group_;
+  data::TokenizerPtr tokenizer_;
+  EngineOptions options_;
+  KvCache cache_;
+  Metrics metrics_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  batching::Scheduler scheduler_;
+  std::map<int64_t, AnswerPtr> answers_;
+  int64_t next_id_ = 1;
+  bool stopping_ = false;
+  std::optional<Error> failure_;
+  std::thread thread_;
+};
+
+// Runs the steps that rank 0 announces until it stops. For every other rank of the group.
+Status follow_engine(const ServedModel& model, Group& group, const batching::SchedulerOptions& scheduling);
+
+}  // namespace tessera::serve

@@ -1,0 +1,52 @@
+// Figures of a server as Prometheus text under the names that vLLM gives them, so that existing dashboards
+// work. Threads: any.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace tessera::serve {
+
+class Histogram {
+ public:
+  explicit Histogram(std::vector<double> bounds);  // ascending upper bounds
+  void observe(double value);
+  // Lines `name_bucket{labels,le="..."} n`, `name_sum` and `name_count`.
+  std::string render(const std::string& name, const std::string& labels) const;
+
+ private:
+  std::vector<double> bounds_;
+  std::vector<int64_t> counts_;  // one more for +Inf
+  double sum_ = 0;
+};
+
+// State of the scheduler at one moment.
+struct Gauges {
+  int64_t running = 0, waiting = 0;
+  double kv_usage = 0;  // used blocks / all blocks
+};
+
+class Metrics {
+ public:
+  Metrics();
+
+  void count_prompt_tokens(int64_t tokens);
+  void count_preemption();
+  void first_token(double queued_s, double since_arrival_s);
+  void next_token(double since_last_s);
+  void count_generated_token();
+  void finished(const std::string& reason, double since_arrival_s);  // "stop", "length", "abort" or "error"
+
+  std::string render(const std::string& model_name, const Gauges& gauges) const;
+
+ private:
+  mutable std::mutex mutex_;
+  int64_t prompt_tokens_ = 0, generated_tokens_ = 0, preemptions_ = 0;
+  std::map<std::string, int64_t> finished_;
+  Histogram queue_time_, first_token_, per_token_, latency_;
+};
+
+}  // namespace tessera::serve

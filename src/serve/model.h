@@ -1,0 +1,88 @@
+// A Hugging Face model in the form that a server runs: packed weights of one tensor-parallel rank, and a
+// forward pass over a ragged step against paged KV.
+//
+// Bits: a token's logits depend on its own sequence only, never on its neighbours in the step, on the chunks
+// its prompt came in, or on the degree of tensor parallelism: every sum that tensor parallelism may cut (the
+// output and down projections) is computed per block of `tp_blocks`, in float32, and added by one binary tree.
+// Threads: one at a time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "comm/group.h"
+#include "kernels/kernels.h"
+#include "serve/step_batch.h"
+#include "spec/spec.h"
+
+namespace tessera::serve {
+
+// Blocks of the sums that tensor parallelism may cut: the largest of 4, 2, 1 that divides heads, KV heads and
+// every FFN width of the model.
+int64_t tp_blocks_of(const ModelSpec& spec);
+
+// Keys and values of one rank, per layer [blocks, block_tokens, K, E].
+struct KvCache {
+  std::vector<at::Tensor> k, v;
+  int64_t block_tokens = 16;
+};
+
+struct LoadOptions {
+  at::ScalarType dtype = at::kFloat;  // of weights, activations and KV: float32 or bfloat16
+  // Tensors read so far and in all; may be empty.
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+class ServedModel {
+ public:
+  // Reads config.json and the weights of this rank from a Hugging Face directory. `group` must outlive the
+  // model. Errors: those of the files; a group whose size does not divide tp_blocks_of().
+  static Result<ServedModel> load(const std::filesystem::path& directory, Group& group,
+                                  const LoadOptions& options);
+
+  const ModelSpec& spec() const { return spec_; }
+  at::ScalarType dtype() const { return dtype_; }
+  int64_t kv_bytes_per_token() const;  // on this rank
+  Result<KvCache> make_cache(int64_t blocks, int64_t block_tokens) const;
+
+  // Writes the step's keys and values into the cache; returns logits [wanted, vocab], float32, on every rank.
+  // Collective over the group. Errors: those of the group; a token outside the vocabulary.
+  Result<at::Tensor> forward(const StepBatch& batch, KvCache& cache) const;
+
+ private:
+  friend class WeightLoader;
+  friend class ForwardPass;
+
+  struct Ffn {
+    kernels::PackedWeight gate_up;
+    std::vector<kernels::PackedWeight> down;  // one for each tp block of this rank
+  };
+  struct Layer {
+    at::Tensor attention_norm, ffn_norm, q_norm, k_norm;
+    kernels::PackedWeight qkv;             // rows of q, then k, then v
+    std::vector<kernels::PackedWeight> o;  // one for each tp block of this rank
+    kernels::PackedWeight router;          // empty when the layer is dense
+    std::vector<Ffn> ffns;                 // one, or one for each expert
+  };
+
+  explicit ServedModel(Group& group) : group_(&group) {}
+  int64_t tp() const { return group_->size(); }
+  int64_t local_heads() const { return spec_.heads / tp(); }
+  int64_t local_kv_heads() const { return spec_.kv_heads / tp(); }
+  int64_t local_vocab() const { return padded_vocab_ / tp(); }  // rows of this rank, with padding
+
+  Group* group_;
+  ModelSpec spec_;
+  at::ScalarType dtype_ = at::kFloat;
+  int64_t tp_blocks_ = 1, padded_vocab_ = 0;
+  at::Tensor embedding_;  // rows of this rank, without padding
+  kernels::PackedWeight head_;
+  std::vector<Layer> layers_;
+  at::Tensor final_norm_;
+  kernels::RopeTable rope_;
+};
+
+}  // namespace tessera::serve

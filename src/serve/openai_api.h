@@ -1,0 +1,35 @@
+// The HTTP face of an engine: OpenAI's completions and models, health, and metrics.
+//
+//   POST /v1/completions   GET /v1/models   GET /v1/models/NAME   GET /health   GET /metrics
+//
+// A streamed answer has at most one write under way; tokens that come meanwhile go out together with the next
+// one. A client that leaves cancels its requests at once.
+// Threads: handle() on the server's thread.
+#pragma once
+
+#include "serve/engine.h"
+#include "serve/http_server.h"
+#include "serve/openai_request.h"
+
+namespace tessera::serve {
+
+class OpenAiApi {
+ public:
+  // All must outlive the API; destroy the engine before the server.
+  OpenAiApi(Engine& engine, HttpServer& server, data::TokenizerPtr tokenizer, ServedName model);
+  void handle(std::shared_ptr<HttpExchange> exchange);
+
+ private:
+  HttpResponse get(const std::string& path) const;
+  HttpResponse health() const;
+  std::string model_json() const;
+  void complete(std::shared_ptr<HttpExchange> exchange);
+
+  Engine& engine_;
+  HttpServer& server_;
+  data::TokenizerPtr tokenizer_;
+  ServedName model_;
+  int64_t created_;  // seconds since 1970
+};
+
+}  // namespace tessera::serve

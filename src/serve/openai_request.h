@@ -1,0 +1,43 @@
+// The body of POST /v1/completions, checked and turned into requests of the engine. A key that is not known, or
+// known but not supported with the value it has, is an error and never ignored.
+// Threads: any.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "serve/answer.h"
+
+namespace tessera::serve {
+
+// An error in OpenAI's form.
+struct ApiError {
+  int status = 400;
+  std::string message;
+  std::string type = "invalid_request_error";
+  std::optional<std::string> param = {}, code = {};
+
+  std::string body() const;
+};
+// HTTP status by error code: 400, 404, 429, 503, else 500.
+ApiError to_api_error(const Error& error);
+
+struct CompletionCall {
+  std::vector<CompletionRequest> requests;  // n for each prompt, prompts in order: the index of a choice
+  int64_t num_prompts = 1, n = 1;
+  bool stream = false, include_usage = false;
+};
+
+struct ServedName {
+  std::string name;        // what clients call the model
+  int64_t max_length = 0;  // tokens of one prompt and its answer
+};
+
+std::variant<CompletionCall, ApiError> parse_completion_call(std::string_view body,
+                                                             const data::Tokenizer& tokenizer,
+                                                             const ServedName& model);
+
+}  // namespace tessera::serve

@@ -1,0 +1,70 @@
+#include "serve/setup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "core/progress.h"
+
+namespace tessera::serve {
+
+namespace {
+
+int64_t free_memory_bytes() {
+  return sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace
+
+Result<at::ScalarType> parse_dtype(const std::string& text) {
+  if (text == "float32") return at::kFloat;
+  if (text == "bf16") return at::kBFloat16;
+  return invalid("unknown dtype '{}'; use float32 or bf16", text);
+}
+
+Status check(const ServeOptions& options) {
+  const Layout& layout = options.layout;
+  if (layout.processes() != layout.tp)
+    return invalid("layout '{}': serving uses tp only, such as tp=2", to_string(layout));
+  if (options.max_running < 1 || options.max_running > options.max_batch_tokens)
+    return invalid("{} requests at once need as many tokens in a step, but --max-batch-tokens is {}",
+                   options.max_running, options.max_batch_tokens);
+  if (options.max_waiting < 1 || options.block_tokens < 1 || options.kv_tokens < 0)
+    return invalid("--max-waiting, the block size and --kv-tokens must be positive");
+  return {};
+}
+
+Result<int64_t> choose_kv_tokens(const ServeOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, load_model_spec(options.model));
+  TESSERA_ASSIGN_OR_RETURN(auto dtype, parse_dtype(options.dtype));
+  int64_t bytes_per_token =
+      2 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<int64_t>(c10::elementSize(dtype));
+  int64_t affordable = std::max<int64_t>(free_memory_bytes() / 4 / bytes_per_token, options.block_tokens);
+  return std::min(options.max_running * spec.max_positions, affordable);
+}
+
+batching::SchedulerOptions scheduling_of(const ServeOptions& options) {
+  return {.blocks = std::max<int64_t>(1, options.kv_tokens / options.block_tokens),
+          .block_tokens = options.block_tokens,
+          .max_batch_tokens = options.max_batch_tokens,
+          .max_running = options.max_running,
+          .max_waiting = options.max_waiting};
+}
+
+Result<ServedModel> load_model(const ServeOptions& options, Group& group, bool show_progress) {
+  LoadOptions load;
+  TESSERA_ASSIGN_OR_RETURN(load.dtype, parse_dtype(options.dtype));
+  std::unique_ptr<Progress> progress;
+  load.progress = [&](int64_t done, int64_t total) {
+    if (!show_progress) return;
+    if (!progress)
+      progress =
+          std::make_unique<Progress>(Progress::Options{.label = "load", .unit = "tensors", .total = total});
+    progress->update(done);
+  };
+  auto model = ServedModel::load(options.model, group, load);
+  if (progress && model) progress->finish();
+  return model;
+}
+
+}  // namespace tessera::serve

@@ -1,0 +1,39 @@
+// From a model directory to a model that can run: what `tessera serve` and `tessera generate` share.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "batching/scheduler.h"
+#include "layout/layout.h"
+#include "serve/model.h"
+
+namespace tessera::serve {
+
+struct ServeOptions {
+  std::filesystem::path model;
+  Layout layout;                   // tp only
+  std::string dtype = "float32";   // or "bf16": of weights, activations and KV
+  int64_t max_batch_tokens = 512;  // tokens of one step
+  int64_t max_running = 64;        // requests that run at once
+  int64_t max_waiting = 256;       // requests that wait
+  int64_t kv_tokens = 0;           // of the cache, over all requests; 0: chosen
+  int64_t block_tokens = 16;
+};
+
+Result<at::ScalarType> parse_dtype(const std::string& text);
+
+// Errors: axes that serving does not use; sizes below one.
+Status check(const ServeOptions& options);
+
+// Tokens of KV cache when the user names none: all running requests at full length, but at most a quarter of
+// this machine's free memory, shared by the ranks.
+Result<int64_t> choose_kv_tokens(const ServeOptions& options);
+
+// REQUIRES: options.kv_tokens is set.
+batching::SchedulerOptions scheduling_of(const ServeOptions& options);
+
+// Loads with a progress line on standard error when `show_progress`.
+Result<ServedModel> load_model(const ServeOptions& options, Group& group, bool show_progress);
+
+}  // namespace tessera::serve

@@ -1,0 +1,38 @@
+// One step of the server as plain numbers: what rank 0 decides and every rank of a tensor-parallel group runs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "comm/group.h"
+#include "core/result.h"
+
+namespace tessera::serve {
+
+// T tokens of S sequences. Keys and values of token t go to slot[t] = block * block_tokens + offset; it sees
+// positions 0 .. positions[t] of its sequence through block_table.
+struct StepBatch {
+  std::vector<int64_t> tokens, positions, sequence, slot;  // [T]; sequence: row of block_table
+  std::vector<int64_t> block_table;                        // [S, max_blocks], rows filled up with 0
+  int64_t max_blocks = 0;
+  std::vector<int64_t> wanted;  // tokens t whose logits are asked for, ascending
+
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_sequences() const {
+    return max_blocks == 0 ? 0 : static_cast<int64_t>(block_table.size()) / max_blocks;
+  }
+  bool operator==(const StepBatch&) const = default;
+};
+
+// What rank 0 tells the others. idle keeps their deadline from passing while no request is there.
+enum class Command : int64_t { step, idle, stop };
+
+// Rank 0 calls announce(), every other rank follow(), in the same order.
+Status announce(Group& group, Command command, const StepBatch& batch);
+struct Followed {
+  Command command = Command::idle;
+  StepBatch batch;
+};
+Result<Followed> follow(Group& group);
+
+}  // namespace tessera::serve
