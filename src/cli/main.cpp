@@ -45,6 +45,10 @@ int main(int argc, char** argv) {
   app.footer("Start with: tessera plan train --help");
   add_plan(app);
   add_report(app);
+#ifdef TESSERA_WITH_TORCH
+  add_generate(app);
+  add_serve(app);
+#endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
   return exit_status;

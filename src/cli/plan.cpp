@@ -1,6 +1,8 @@
 // tessera plan train: which layout, how fast, does it fit.
 #include "plan/plan.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>

@@ -1,0 +1,121 @@
+// tessera serve: a model behind OpenAI's HTTP interface, over one process or the ranks of a tensor-parallel
+// group.
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/commands.h"
+#include "cli/torch/rank_team.h"
+#include "cli/torch/serve_options.h"
+#include "serve/openai_api.h"
+
+namespace tessera::cli {
+
+namespace {
+
+struct ServeCommand {
+  ServeFlags serve;
+  std::string host = "127.0.0.1", name;
+  uint16_t port = 8000;
+  int64_t max_length = 0;
+  double drain_timeout_s = 300;
+  bool quiet = false;
+};
+
+std::string model_name(const ServeCommand& flags) {
+  if (!flags.name.empty()) return flags.name;
+  auto path = std::filesystem::weakly_canonical(flags.serve.model);
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+void print_line(const std::string& line) {
+  std::fprintf(stdout, "%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+void print_request(const serve::RequestSummary& request) {
+  print_line(fmt::format("request {}: {} prompt tokens, {} generated, {:.3f} s, {:.1f} tokens/s, {}",
+                         request.id, request.prompt_tokens, request.generated_tokens, request.total_s,
+                         static_cast<double>(request.generated_tokens) / std::max(request.total_s, 1e-9),
+                         request.reason));
+}
+
+// Ranks above 0: the model's other parts, until rank 0 says stop.
+Status run_follower(const ServeCommand& flags, const RankPlace& place) {
+  ServeFlags own = flags.serve;
+  own.kv_tokens = place.kv_tokens;
+  TESSERA_ASSIGN_OR_RETURN(auto options, own.options());
+  own.apply_threads(place.size);
+  TESSERA_ASSIGN_OR_RETURN(auto group, join_team(place));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, *group, false));
+  return serve::follow_engine(model, *group, serve::scheduling_of(options));
+}
+
+Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, Group& group,
+                      serve::HttpServer& server) {
+  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, group, true));
+  std::optional<Error> failure;
+  serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
+                                      .max_length = flags.max_length};
+  if (!flags.quiet) engine_options.on_finished = print_request;
+  engine_options.on_failure = [&](const Error& error) {
+    server.post([&failure, &server, error] {
+      failure = error;
+      server.drain();
+    });
+  };
+  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, group, tokenizer, engine_options));
+  serve::OpenAiApi api(*engine, server, tokenizer,
+                       {.name = model_name(flags), .max_length = engine->max_length()});
+  print_line(fmt::format("serving {} on http://{}:{} (layout {}, {}, context {} tokens, KV cache {} tokens)",
+                         model_name(flags), flags.host, server.port(), to_string(options.layout), options.dtype,
+                         engine->max_length(), engine_options.scheduling.capacity_tokens()));
+  bool drained = server.run([&api](auto exchange) { api.handle(std::move(exchange)); });
+  if (failure) return failure->within("the engine failed");
+  if (!drained) return make_error(ErrorCode::aborted, "stopped before all requests had finished");
+  print_line("drained: all requests have finished");
+  return {};
+}
+
+Status run_server(const ServeCommand& flags) {
+  TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
+  // Bound before the model is loaded, so that a port in use is known at once.
+  TESSERA_ASSIGN_OR_RETURN(
+      auto server, serve::HttpServer::listen(
+                       {.host = flags.host, .port = flags.port, .drain_timeout_s = flags.drain_timeout_s}));
+  flags.serve.apply_threads(options.layout.tp);
+  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start(options.layout.tp, options.kv_tokens));
+  return serve_requests(flags, options, team->group(), *server);
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto flags = std::make_shared<ServeCommand>();
+  CLI::App* command = app.add_subcommand("serve", "Serve a model over OpenAI's HTTP interface");
+  flags->serve.add_to(*command);
+  command->add_option("--layout", flags->serve.layout, "tp=2: cut over two processes")->capture_default_str();
+  command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
+  command->add_option("--port", flags->port, "0: any free one")->capture_default_str();
+  command->add_option("--served-model-name", flags->name,
+                      "What clients call it; the directory's name if empty");
+  command->add_option("--max-length", flags->max_length, "Tokens of a prompt and its answer; 0: the model's")
+      ->capture_default_str();
+  command->add_option("--max-running", flags->serve.max_running, "Requests that run at once")
+      ->capture_default_str();
+  command->add_option("--max-waiting", flags->serve.max_waiting, "Requests that wait; more are refused")
+      ->capture_default_str();
+  command->add_option("--drain-timeout", flags->drain_timeout_s, "Seconds for running requests after SIGTERM")
+      ->capture_default_str();
+  command->add_flag("--quiet", flags->quiet, "No line for each request");
+  command->footer(
+      "Example: tessera serve --model runs/quickstart/model --layout tp=2 --port 8000\n"
+      "         curl http://127.0.0.1:8000/v1/completions -d '{\"model\":\"model\",\"prompt\":\"Once\"}'");
+  command->callback([flags] {
+    auto place = rank_place();
+    Status status = place ? run_follower(*flags, *place) : run_server(*flags);
+    if (!status.ok()) report_error(status.error());
+  });
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,46 @@
+#include "cli/torch/serve_options.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "kernels/kernels.h"
+
+namespace tessera::cli {
+
+void ServeFlags::add_to(CLI::App& command) {
+  command.add_option("--model", model, "Hugging Face directory: config.json, safetensors, tokenizer")
+      ->required();
+  command.add_option("--dtype", dtype, "Weights, activations and KV: float32 or bf16")->capture_default_str();
+  command.add_option("--max-batch-tokens", max_batch_tokens, "Tokens of one step")->capture_default_str();
+  command.add_option("--kv-tokens", kv_tokens, "Tokens of the KV cache; 0: chosen by memory")
+      ->capture_default_str();
+  command.add_option("--threads", threads, "Threads of each process; 0: the cores, shared by the processes")
+      ->capture_default_str();
+}
+
+Result<serve::ServeOptions> ServeFlags::options() const {
+  serve::ServeOptions options{.model = model,
+                              .dtype = dtype,
+                              .max_batch_tokens = max_batch_tokens,
+                              .max_running = std::min(max_running, max_batch_tokens),
+                              .max_waiting = max_waiting,
+                              .kv_tokens = kv_tokens};
+  TESSERA_ASSIGN_OR_RETURN(options.layout, parse_layout(layout));
+  TESSERA_RETURN_IF_ERROR(check(options));
+  if (options.kv_tokens == 0) {
+    TESSERA_ASSIGN_OR_RETURN(options.kv_tokens, choose_kv_tokens(options));
+  }
+  return options;
+}
+
+void ServeFlags::apply_threads(int64_t ranks) const {
+  int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  int64_t chosen = threads > 0 ? threads : std::max<int64_t>(1, cores / ranks);
+  kernels::set_kernel_threads(chosen);
+  // What is left to torch here is small: its threads would only be in the way of the kernels'.
+  at::set_num_threads(1);
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,22 @@
+// Options that `serve` and `generate` share, and the processes of a tensor-parallel server.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "serve/setup.h"
+
+namespace tessera::cli {
+
+struct ServeFlags {
+  std::string model, layout = "dp=1", dtype = "float32";
+  int64_t max_batch_tokens = 512, max_running = 64, max_waiting = 256, kv_tokens = 0, threads = 0;
+
+  void add_to(CLI::App& command);
+  // Checked, with the number of KV tokens chosen.
+  Result<serve::ServeOptions> options() const;
+  // Threads of the kernels, for one of `ranks` processes on this machine.
+  void apply_threads(int64_t ranks) const;
+};
+
+}  // namespace tessera::cli
