@@ -40,6 +40,8 @@ struct TrainerOptions {
   int64_t total_steps = 20;
   uint64_t seed = 1;  // of the initial weights: a pure function of (seed, tensor name, element)
   int64_t rank = 0;
+  bool keep_fingerprints =
+      false;  // see Trainer::fingerprints(); costs a pass over activations and weights a step
   // Makes the group of these ranks (of the job); called on every member with equal arguments, in equal order.
   std::function<Result<std::unique_ptr<Group>>(const std::string& name, const std::vector<int64_t>& members)>
       make_group;
@@ -65,6 +67,14 @@ struct TimelineEvent {
   double begin_s = 0, end_s = 0;  // since the start of the step
 };
 
+// Hash of one quantity of a step, the same sum over elements as weights_hash(), in the order in which a step
+// makes them: "forward" of the embedding and each block, "loss", then "gradient" and "update" of each tensor.
+// Two layouts of equal work first differ where the first of these differs.
+struct Fingerprint {
+  std::string operation, tensor;
+  uint64_t hash = 0;
+};
+
 class Trainer {
  public:
   static Result<std::unique_ptr<Trainer>> create(TrainerOptions options);
@@ -84,6 +94,12 @@ class Trainer {
   // XXH3 over all masters in inventory order, equal on all ranks and for every layout with equal weights.
   // Collective.
   virtual Result<std::string> weights_hash() = 0;
+
+  // Of the last step, equal on all ranks; empty unless TrainerOptions::keep_fingerprints.
+  virtual const std::vector<Fingerprint>& fingerprints() const = 0;
+  // This rank's slice of the last step's gradient (before clipping), kind master; empty unless
+  // keep_fingerprints.
+  virtual std::vector<Piece> gradients() = 0;
 
   virtual void abort(Error error) = 0;
   virtual std::string current_operation() const = 0;               // for a watchdog; "" when idle
