@@ -21,5 +21,6 @@ void add_report(CLI::App& app);
 // Built on torch.
 void add_generate(CLI::App& app);
 void add_serve(CLI::App& app);
+void add_verify(CLI::App& app);
 
 }  // namespace tessera::cli

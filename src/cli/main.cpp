@@ -48,6 +48,7 @@ int main(int argc, char** argv) {
 #ifdef TESSERA_WITH_TORCH
   add_generate(app);
   add_serve(app);
+  add_verify(app);
 #endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
