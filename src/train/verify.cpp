@@ -1,5 +1,7 @@
 #include "train/verify.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -74,11 +76,14 @@ Result<checkpoint::MemoryPieces> collect(ThreadJob& job, bool gradients) {
   return checkpoint::MemoryPieces::copy_of(pieces);
 }
 
-double norm(const at::Tensor& t) {
+// Frobenius norm of a - b; b may be undefined.
+double distance(const at::Tensor& a, const at::Tensor& b) {
   double sum = 0;
-  const float* values = t.const_data_ptr<float>();
-  for (int64_t i = 0; i < t.numel(); ++i)
-    sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    double d =
+        a.const_data_ptr<float>()[i] - (b.defined() ? static_cast<double>(b.const_data_ptr<float>()[i]) : 0.0);
+    sum += d * d;
+  }
   return std::sqrt(sum);
 }
 
@@ -97,7 +102,7 @@ Status compare_gradients(const ModelSpec& model, checkpoint::MemoryPieces& refer
     at::Tensor a = at::empty({tensor.elements()}), b = at::empty({tensor.elements()});
     TESSERA_RETURN_IF_ERROR(reference.read(tensor.name, StateKind::master, whole, a));
     TESSERA_RETURN_IF_ERROR(other.read(tensor.name, StateKind::master, whole, b));
-    table.push_back({tensor.name, norm(a - b), norm(a)});
+    table.push_back({tensor.name, distance(a, b), distance(a, at::Tensor())});
     largest = std::max(largest, table.back().norm);
   }
   for (const Row& row : table) {
