@@ -1,0 +1,131 @@
+// Products and attention beside PyTorch's on one thread, in one run on one machine.
+//
+//   cmake --build --preset release --target bench_kernels && build/release/bench/kernels
+//
+// Times are CPU time of the thread; rows named ours/... and torch/... do the same work.
+#include "kernels/kernels.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+#include <benchmark/benchmark.h>
+
+#include <array>
+
+namespace {
+
+using at::Tensor;
+using benchmark::State;
+namespace kernels = tessera::kernels;
+
+void report(State& state, double flops) {
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flops * static_cast<double>(state.iterations()) * 1e-9, benchmark::Counter::kIsRate);
+}
+
+struct Operands {
+  Tensor a, b, out;
+  double flops;
+  explicit Operands(const State& state)
+      : a(at::randn({state.range(0), state.range(2)})),
+        b(at::randn({state.range(1), state.range(2)})),
+        out(at::empty({state.range(0), state.range(1)})),
+        flops(2.0 * static_cast<double>(state.range(0) * state.range(1) * state.range(2))) {}
+};
+
+void ours_product(State& state) {
+  Operands o(state);
+  for (auto _ : state) kernels::gemm_nt(o.a, o.b, o.out);
+  report(state, o.flops);
+}
+void ours_product_packed(State& state) {
+  Operands o(state);
+  const kernels::PackedWeight packed(o.b);
+  for (auto _ : state) kernels::gemm_packed(o.a, packed, o.out);
+  report(state, o.flops);
+}
+void ours_product_tn(State& state) {
+  Operands o(state);
+  const Tensor left = o.a.t().contiguous(), right = o.b.t().contiguous();
+  for (auto _ : state) kernels::gemm_tn(left, right, o.out);
+  report(state, o.flops);
+}
+void torch_product(State& state) {
+  Operands o(state);
+  for (auto _ : state) at::mm_out(o.out, o.a, o.b.t());
+  report(state, o.flops);
+}
+
+// Causal attention over one document: half of the T * T scores.
+struct Sequence {
+  int64_t tokens, heads, width;
+  Tensor q, k, v, start;
+  double flops;  // of one product of the scores' size
+  explicit Sequence(const State& state)
+      : tokens(state.range(0)),
+        heads(state.range(1)),
+        width(state.range(2)),
+        q(at::randn({tokens, heads, width})),
+        k(at::randn({tokens, heads, width})),
+        v(at::randn({tokens, heads, width})),
+        start(at::zeros({tokens}, at::kInt)),
+        flops(static_cast<double>(tokens * tokens * heads * width)) {}
+};
+
+void ours_attention(State& state) {
+  Sequence s(state);
+  Tensor out = at::empty_like(s.q), lse = at::empty({s.tokens, s.heads});
+  for (auto _ : state) kernels::attention(s.q, s.k, s.v, s.start, 0.125, out, lse);
+  report(state, 2 * s.flops);
+}
+void ours_attention_backward(State& state) {
+  Sequence s(state);
+  Tensor out = at::empty_like(s.q), lse = at::empty({s.tokens, s.heads}), dout = at::randn_like(out);
+  Tensor dq = at::empty_like(s.q), dk = at::empty_like(s.k), dv = at::empty_like(s.v);
+  kernels::attention(s.q, s.k, s.v, s.start, 0.125, out, lse);
+  for (auto _ : state) kernels::attention_backward(dout, s.q, s.k, s.v, out, lse, s.start, 0.125, dq, dk, dv);
+  report(state, 5 * s.flops);
+}
+void torch_attention(State& state) {
+  Sequence s(state);
+  auto heads_first = [](const Tensor& x) { return x.unsqueeze(0).transpose(1, 2); };
+  for (auto _ : state)
+    benchmark::DoNotOptimize(at::scaled_dot_product_attention(heads_first(s.q), heads_first(s.k),
+                                                              heads_first(s.v), {}, 0.0, true, 0.125));
+  report(state, 2 * s.flops);
+}
+
+void shapes(benchmark::internal::Benchmark* b) {
+  for (auto shape : {std::array<int64_t, 3>{512, 512, 512},
+                     {256, 688, 256},
+                     {64, 512, 512},
+                     {2048, 256, 688},
+                     {256, 256, 2048},
+                     {1, 4096, 1024}})
+    b->Args({shape[0], shape[1], shape[2]});
+}
+void sequences(benchmark::internal::Benchmark* b) {
+  b->Args({256, 8, 32})->Args({1024, 4, 64})->Args({2048, 2, 128});
+}
+BENCHMARK(ours_product)->Name("ours/product_nt")->Apply(shapes);
+BENCHMARK(ours_product_packed)->Name("ours/product_packed")->Apply(shapes);
+BENCHMARK(ours_product_tn)->Name("ours/product_tn")->Apply(shapes);
+BENCHMARK(torch_product)->Name("torch/product_nt")->Apply(shapes);
+BENCHMARK(ours_attention)->Name("ours/attention")->Apply(sequences);
+BENCHMARK(torch_attention)->Name("torch/attention")->Apply(sequences);
+BENCHMARK(ours_attention_backward)->Name("ours/attention_backward")->Apply(sequences);
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  at::set_num_threads(1);
+  benchmark::AddCustomContext("isa", kernels::isa());
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}
