@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "core/file.h"
 #include "core/progress.h"
 #include "train/run_config.h"
 
