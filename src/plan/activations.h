@@ -1,6 +1,6 @@
-// What the trainer keeps from forward to backward: one row per tensor, so that the table can be held against
-// the allocator's count line by line. Everything that follows from it (memory per stage, recomputation) reads
-// this table.
+// What the trainer keeps from forward to backward, and the temporaries of each piece of a block: one row per
+// tensor of src/model, so that the tables can be held against the allocator's count line by line. Memory per
+// stage, in-flight slots and recomputation all read them.
 #pragma once
 
 #include <vector>
@@ -15,18 +15,29 @@ struct KeptTensor {
   double bytes_per_element;
   double bytes() const { return elements * bytes_per_element; }
 };
-
-// Kept by one block without recomputation. Shape letters as in kernels.h; "shard": rows split by sequence
-// parallelism; "gathered": all rows of the micro-batch.
-std::vector<KeptTensor> kept_by_block(const ModelSpec& model, const Work& work, const Layout& layout,
-                                      int64_t layer);
-// Kept by the head, loss and embedding of one micro-batch, between the last forward and its backward.
-std::vector<KeptTensor> kept_by_head(const ModelSpec& model, const Work& work, const Layout& layout);
-// The input of a block: all that full recomputation keeps.
-double block_input_bytes(const ModelSpec& model, const Work& work, const Layout& layout);
-// The largest set of temporaries that one block's backward, or the head's, holds at once beside what is kept.
-double block_workspace_bytes(const ModelSpec& model, const Work& work, const Layout& layout, int64_t layer);
-
 double total_bytes(const std::vector<KeptTensor>& tensors);
+
+// Kept by one block without recomputation: its input x first, then what attention keeps, then the FFN's.
+std::vector<KeptTensor> kept_by_attention(const ModelSpec& model, const Work& work, const Layout& layout);
+std::vector<KeptTensor> kept_by_ffn(const ModelSpec& model, const Work& work, const Layout& layout,
+                                    int64_t layer);
+double block_input_bytes(const ModelSpec& model, const Work& work, const Layout& layout);
+// Tokens, targets, positions and document starts of a micro-batch.
+double batch_bytes(const Work& work);
+
+// Bytes live at the peak of each piece, beside what is kept, gathered weights and the gradient leaf of the
+// unit.
+struct Temporaries {
+  double attention_forward = 0, ffn_forward = 0, attention_backward = 0, ffn_backward = 0;
+};
+Temporaries block_temporaries(const ModelSpec& model, const Work& work, const Layout& layout, int64_t layer);
+
+// The head's forward and backward run as one: before the gradient leaf is handed over (`with_leaf`, the leaf
+// itself not counted) and after.
+struct HeadTemporaries {
+  double with_leaf = 0, after = 0;
+};
+HeadTemporaries head_temporaries(const ModelSpec& model, const Work& work, const Layout& layout);
+double embedding_backward_temporaries(const ModelSpec& model, const Work& work, const Layout& layout);
 
 }  // namespace tessera::plan

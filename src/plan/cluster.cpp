@@ -48,6 +48,8 @@ Accesses accesses_of(Op op) {
       return {0, 4};
     case Op::loss:
       return {0, 4};
+    case Op::squares:
+      return {0, 1};
     case Op::optimizer:
       return {1, 7};
   }
@@ -104,9 +106,9 @@ double GemmGrid::rate(double m_, double n_, double k_) const {
 }
 
 const char* to_string(Op op) {
-  static const char* names[kOps] = {"norm",          "norm_backward", "rope",       "silu",
-                                    "silu_backward", "add",           "accumulate", "move_rows",
-                                    "combine",       "route",         "loss",       "optimizer"};
+  static const char* names[kOps] = {"norm", "norm_backward", "rope",      "silu",    "silu_backward",
+                                    "add",  "accumulate",    "move_rows", "combine", "route",
+                                    "loss", "squares",       "optimizer"};
   return names[static_cast<int>(op)];
 }
 

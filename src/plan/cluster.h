@@ -42,14 +42,15 @@ enum class Op {
   silu,           // per element of the gated width
   silu_backward,  //
   add,            // per element: residual sums, partial sums of products
-  accumulate,     // per float32 element: gradients into accumulators
+  accumulate,     // per float32 element: sums of partial results and of gradients
   move_rows,      // per element: rows copied to or from experts, embedding look-up
   combine,        // per element of expert rows: weighted sum over the slots of a token
   route,          // per token and expert
   loss,           // per logit: maximum, sum of exponentials, gradient
+  squares,        // per gradient element of a shard: the norm, summed exactly
   optimizer,      // per element of an optimizer shard
 };
-inline constexpr int kOps = 12;
+inline constexpr int kOps = 13;
 const char* to_string(Op op);
 
 enum class Collective { all_gather, all_to_all, send };

@@ -1,5 +1,6 @@
 // Peak bytes of live tensors of one rank, by class. Whether a layout fits is decided before a cluster is
-// rented, so each class is a sum over tensors, driven by the schedule table that is run.
+// rented, so the peak is found by walking the very schedule table that the trainer runs: what each forward
+// keeps, what each backward frees, what gradients wait for their owners, what a piece of a block needs at once.
 #pragma once
 
 #include <vector>
@@ -8,13 +9,14 @@
 
 namespace tessera::plan {
 
+// At the moment of the peak; the classes sum to it.
 struct MemoryByClass {
-  double weights = 0;      // working precision, this rank's shard
-  double gathered = 0;     // blocks whole for use: the one in use and the one prefetched (fsdp > 1)
-  double optimizer = 0;    // float32 master and two moments: 12 bytes an element of the rank's share
-  double gradients = 0;    // float32 accumulators and the leaf gradient of one block
+  double weights = 0;    // working precision, this rank's shard
+  double gathered = 0;   // units whole for use: the one in use and the one prefetched (where fsdp shards them)
+  double optimizer = 0;  // two moments and, unless the working weights are float32, the master
+  double gradients = 0;  // leaves, leaves under way, accumulators
   double activations = 0;  // kept from forward to backward, all slots in flight
-  double workspace = 0;    // largest of head and block temporaries
+  double workspace = 0;    // temporaries of the piece that runs
   double total() const { return weights + gathered + optimizer + gradients + activations + workspace; }
 };
 

@@ -105,26 +105,24 @@ TEST(Shapes, WeightsOfARankAreThoseOfTheInventory) {
 TEST(Memory, StatesOf405BOver64RanksArePublished) {
   ModelSpec model = *load_model("llama-3.1-405b");
   Work work{.seq = 8192, .micro_batch = 1, .global_batch = 64, .precision = Precision::bf16};
-  Layout layout = *parse_layout("fsdp=64");
-  MemoryByClass memory = stage_memory(model, work, layout, 0);
-  WeightShapes block = layer_weights(model, work, layout, 0);
-  double leaf = 4 * std::max(block.dense, embedding_weights(model, work, layout));
-  EXPECT_NEAR((memory.weights + memory.optimizer + memory.gradients - leaf) / kGiB, 106.3, 0.05);
+  MemoryByClass memory = stage_memory(model, work, *parse_layout("fsdp=64"), 0);
+  double accumulators = 4 * static_cast<double>(count_parameters(model).total) / 64;
+  EXPECT_NEAR((memory.weights + memory.optimizer + accumulators) / kGiB, 106.3, 0.05);
 }
 
-// Counted by hand for a dense block, float32, tp=2: the table has no tensor twice and none forgotten.
+// Counted by hand for a dense block, float32, tp=2: the tables have no tensor twice and none forgotten.
 TEST(Memory, ActivationsOfADenseBlockCountedByHand) {
   ModelSpec model;
   model.layers = 2, model.hidden = 64, model.ffn = 128, model.heads = 4, model.kv_heads = 2,
   model.head_dim = 16, model.vocab = 128;
   Work work{.seq = 32, .micro_batch = 2, .global_batch = 8};
+  Layout layout = *parse_layout("tp=2");
   double tokens = 64;
-  double shard = tokens / 2 * (2 * 64 + 2);        // x, x after attention, two 1/rms
-  double gathered = tokens * 2 * 64;               // two norm outputs
+  double shard = tokens / 2 * (4 * 64 + 2);        // x, its norm, x after attention, its norm, two 1/rms
   double heads = tokens * (32 + 2 * 16 + 32 + 2);  // q, k, v, attention output, lse
-  double ffn = tokens * 3 * 64;                    // gate, up, their product
-  EXPECT_DOUBLE_EQ(total_bytes(kept_by_block(model, work, *parse_layout("tp=2"), 0)),
-                   4 * (shard + gathered + heads + ffn));
+  double gate_up = tokens * 2 * 64;
+  EXPECT_DOUBLE_EQ(total_bytes(kept_by_attention(model, work, layout)), 4 * (shard + heads));
+  EXPECT_DOUBLE_EQ(total_bytes(kept_by_ffn(model, work, layout, 0)), 4 * gate_up);
 }
 
 TEST(Memory, OneForwardOneBackwardHoldsFewerSlotsThanGpipe) {
@@ -134,31 +132,46 @@ TEST(Memory, OneForwardOneBackwardHoldsFewerSlotsThanGpipe) {
   EXPECT_EQ(slots_in_flight(work, one, 0), 4);
   EXPECT_EQ(slots_in_flight(work, one, 3), 1);
   EXPECT_EQ(slots_in_flight(work, all, 0), 12);
-  EXPECT_DOUBLE_EQ(stage_memory(model, work, all, 0).activations,
-                   3 * stage_memory(model, work, one, 0).activations);
+  // Stage 1 has neither embedding nor head, whose gradients would move the peak: 3 slots against 12.
+  EXPECT_DOUBLE_EQ(stage_memory(model, work, all, 1).activations,
+                   4 * stage_memory(model, work, one, 1).activations);
 }
 
 TEST(Memory, RecomputationKeepsBlockInputsOnly) {
   ModelSpec model = *load_model("llama-3.1-8b");
-  Work work{.seq = 4096, .micro_batch = 1, .global_batch = 8, .precision = Precision::bf16};
-  MemoryByClass none = stage_memory(model, work, *parse_layout("fsdp=8"), 0);
-  MemoryByClass full = stage_memory(model, work, *parse_layout("fsdp=8,recompute=full"), 0);
-  double inputs = 32 * 4096.0 * 4096 * 2;
-  double block = none.activations / 32;
-  EXPECT_NEAR(full.activations, inputs + block, 1);
+  Work work{.seq = 4096, .micro_batch = 1, .global_batch = 32, .precision = Precision::bf16};
+  // A stage in the middle: 8 layers, 3 slots in flight, no embedding and no head.
+  MemoryByClass none = stage_memory(model, work, *parse_layout("pp=4"), 1);
+  MemoryByClass full = stage_memory(model, work, *parse_layout("pp=4,recompute=full"), 1);
+  double input = 4096.0 * 4096 * 2, batch = 4096.0 * 28;
+  double block = (none.activations - 3 * batch) / 24;
+  EXPECT_NEAR(full.activations, 23 * input + block + 3 * batch, 1);
 }
 
+// The bound: leaves of one unit and its neighbours aside, log2(leaves) + 2 copies of the rank's share.
 TEST(Memory, ExactAccumulatorsStayWithinTheirBound) {
   Work work = small_work();
   work.numerics = Numerics::exact;
-  Layout layout = *parse_layout("fsdp=4");
   ModelSpec model = small_moe();
-  WeightShapes weights = stage_weights(model, work, layout, 0);
-  double share = (weights.dense + weights.experts) / 4;
+  Layout one = *parse_layout("dp=1");
+  WeightShapes weights = stage_weights(model, work, one, 0);
   double leaf =
-      4 * std::max(embedding_weights(model, work, layout),
-                   layer_weights(model, work, layout, 0).dense + layer_weights(model, work, layout, 0).experts);
-  EXPECT_LE(stage_memory(model, work, layout, 0).gradients, 4 * share * (std::log2(12) + 2) + leaf);
+      4 * std::max(embedding_weights(model, work, one),
+                   layer_weights(model, work, one, 0).dense + layer_weights(model, work, one, 0).experts);
+  EXPECT_LE(stage_memory(model, work, one, 0).gradients,
+            4 * (weights.dense + weights.experts) * (std::log2(12) + 2) + leaf);
+}
+
+TEST(Memory, ShardingDividesStatesByTheReplicas) {
+  ModelSpec model = small_moe();
+  Work work = small_work();
+  MemoryByClass one = stage_memory(model, work, *parse_layout("dp=1"), 0);
+  MemoryByClass four = stage_memory(model, work, *parse_layout("fsdp=4"), 0);
+  EXPECT_NEAR(four.weights / one.weights, 0.25, 0.01);
+  EXPECT_NEAR(four.optimizer / one.optimizer, 0.25, 0.01);
+  MemoryByClass expert = stage_memory(model, work, *parse_layout("fsdp=4,ep=4"), 0);
+  EXPECT_NEAR(expert.weights / one.weights, 0.25, 0.01);
+  EXPECT_LT(expert.gathered, four.gathered);  // experts need no gather when ep shards them
 }
 
 // ---- clusters ----
@@ -301,7 +314,7 @@ TEST(StepTime, RecomputationAddsOneForward) {
   Cluster cluster = ideal_host(1);
   StageTime none = stage_time(model, small_work(), *parse_layout("dp=1"), cluster, 0);
   StageTime full = stage_time(model, small_work(), *parse_layout("recompute=full"), cluster, 0);
-  EXPECT_GT(full.backward.compute, none.backward.compute + 0.5 * none.forward.compute);
+  EXPECT_GT(full.backward.compute, none.backward.compute + 0.3 * none.forward.compute);
   EXPECT_LT(full.backward.compute, none.backward.compute + none.forward.compute);  // head is not run again
 }
 

@@ -44,7 +44,7 @@ struct Request {
   bool trainable = true;               // only what the trainer runs today
   bool free_blocks = false;  // tp_blocks and seq_chunks follow the layout instead of `work`: for work that no
                              // run has fixed yet
-  int64_t threads = 0;  // kernel threads of a process, 0: cores / processes
+  int64_t threads = 0;       // kernel threads of a process, 0: cores / processes
 };
 
 struct SearchResult {

@@ -56,40 +56,41 @@ class Pricer {
     return at;
   }
 
+  // The look-up of every place, then each token's row from the place that has it.
   Seconds embedding_forward() const {
     Seconds at;
     gather_weights(at, {embedding_weights(model_, work_, layout_), 0});
     op(at, Op::move_rows, shapes_.tokens * shapes_.hidden);
-    tp_exchange(at, 4);
+    at.tp += tp_collective(Collective::all_to_all, shapes_.tokens * shapes_.hidden * w_);
+    if (layout_.tp > 1) op(at, Op::move_rows, shapes_.shard_tokens * shapes_.hidden);
     return at;
   }
   Seconds embedding_backward() const {
+    double weights = embedding_weights(model_, work_, layout_);
     Seconds at;
-    tp_exchange(at, w_);
+    gather_tokens(at);
     op(at, Op::accumulate, shapes_.tokens * shapes_.hidden);
-    reduce_gradients(at, {embedding_weights(model_, work_, layout_), 0});
+    op(at, Op::accumulate, (2 * chunks() - 1) * weights);  // each chunk's leaf is cleared, then the tree
+    reduce_gradients(at, {weights, 0});
     return at;
   }
 
-  // Forward of head and loss: logits, their maximum and sum over the split vocabulary.
-  Seconds head_forward() const {
-    Seconds at;
-    gather_weights(at, {embedding_weights(model_, work_, layout_), 0});
-    op(at, Op::norm, shapes_.shard_tokens * shapes_.hidden);
-    tp_exchange(at, w_);
-    product(at, Product::nt, shapes_.tokens, shapes_.vocab, shapes_.hidden);
-    op(at, Op::loss, shapes_.tokens * shapes_.vocab);
-    tp_rows(at, 3 * 4);
-    return at;
-  }
-  Seconds head_backward() const {
+  // Head and loss, forward and backward: the trainer runs both in the last stage's forward.
+  Seconds head() const {
+    const RankShapes& s = shapes_;
     WeightShapes weights{embedding_weights(model_, work_, layout_), 0};
     Seconds at;
     gather_weights(at, weights);
-    column_input_gradient(at, shapes_.tokens, shapes_.vocab, shapes_.hidden);
-    weight_gradient(at, shapes_.vocab, shapes_.hidden, shapes_.tokens, 1);
-    tp_exchange(at, 4);
-    op(at, Op::norm_backward, shapes_.shard_tokens * shapes_.hidden);
+    op(at, Op::norm, s.shard_tokens * s.hidden);
+    gather_tokens(at);
+    product(at, Product::nt, s.tokens, s.vocab, s.hidden);
+    op(at, Op::loss, s.tokens * s.vocab);
+    at.tp += 3 * tp_collective(Collective::all_gather, s.tokens * 4 * count(layout_.tp));
+    if (rounds()) op(at, Op::add, s.tokens * s.vocab);
+    weight_gradient(at, s.vocab, s.hidden, s.tokens);
+    column_input_gradient(at, s.tokens, s.vocab, s.hidden);
+    scatter_tokens(at);
+    op(at, Op::norm_backward, s.shard_tokens * s.hidden);
     reduce_gradients(at, weights);
     return at;
   }
@@ -106,14 +107,17 @@ class Pricer {
     double share =
         weights.dense / count(layout_.replicas()) + weights.experts / count(layout_.expert_replicas());
     Seconds at;
-    if (!exact_) {
-      at.dp += dp_collective(4 * weights.dense / count(layout_.fsdp), layout_.dp);
-      at.dp += dp_collective(4 * weights.experts / count(expert_fsdp(layout_)), expert_dp(layout_));
-    }
-    op(at, Op::accumulate, share);
+    if (!every_slot(layout_.fsdp)) at.dp += reduce_scatter(weights.dense, layout_.replicas(), fsdp_stride());
+    if (!every_slot(expert_fsdp(layout_)))
+      at.dp += reduce_scatter(weights.experts, layout_.expert_replicas(), fsdp_stride() * layout_.ep);
+    op(at, Op::squares, share);
     op(at, Op::optimizer, share);
-    at.dp += dp_gather(w_ * weights.dense / count(layout_.fsdp), layout_.dp);
-    at.dp += dp_gather(w_ * weights.experts / count(expert_fsdp(layout_)), expert_dp(layout_));
+    if (rounds()) op(at, Op::add, share);
+    int64_t stride = stride_of(layout_, Axis::dp);
+    at.dp += collective_s(cluster_, Collective::all_gather, layout_.dp, stride,
+                          w_ * weights.dense / count(layout_.fsdp));
+    at.dp += collective_s(cluster_, Collective::all_gather, expert_dp(layout_), stride,
+                          w_ * weights.experts / count(expert_fsdp(layout_)));
     return at;
   }
 
@@ -128,74 +132,84 @@ class Pricer {
     at.compute += times * cluster_.product_s(kind, work_.precision, m, n, k);
   }
 
-  // A product whose inner length is split over tp: in exact mode once per block of tp_blocks, partial results
-  // added in float32.
-  double blocks_here() const { return exact_ ? count(work_.tp_blocks / layout_.tp) : 1; }
+  bool rounds() const { return work_.precision == Precision::bf16; }
+  // Parts of sums over tokens and over columns that tp may split: see src/model/context.h.
+  double chunks() const { return exact_ ? count(work_.seq_chunks) : count(layout_.tp); }
+  double blocks() const { return exact_ ? count(work_.tp_blocks / layout_.tp) : 1; }
+
+  // out[m, n] with its inner length k split in blocks, partial results added in float32.
+  void block_sums(Seconds& at, Product kind, double m, double n, double k, double times = 1) const {
+    product(at, kind, m, n, k / blocks(), blocks() * times);
+    op(at, Op::accumulate, times * (blocks() - 1) * m * n);
+  }
   void row_parallel(Seconds& at, double m, double n, double k, double times = 1) const {
-    double blocks = blocks_here();
-    product(at, Product::nt, m, n, k / blocks, blocks * times);
-    if (blocks > 1) op(at, Op::accumulate, times * (blocks - 1) * m * n);
+    block_sums(at, Product::nt, m, n, k, times);
   }
   void column_input_gradient(Seconds& at, double m, double n_out, double n_in, double times = 1) const {
-    double blocks = blocks_here();
-    product(at, Product::nn, m, n_in, n_out / blocks, blocks * times);
-    if (blocks > 1) op(at, Op::accumulate, times * (blocks - 1) * m * n_in);
+    block_sums(at, Product::nn, m, n_in, n_out, times);
   }
-  // dW[n_out, n_in] over `rows` tokens: in exact mode one partial per sequence chunk, summed by the tree.
-  void weight_gradient(Seconds& at, double n_out, double n_in, double rows, double times) const {
-    double chunks = exact_ ? count(work_.seq_chunks) : 1;
-    product(at, Product::tn, n_out, n_in, rows / chunks, chunks * times);
-    if (chunks > 1) op(at, Op::accumulate, times * (chunks - 1) * n_out * n_in);
+  // dW[n_out, n_in] over `rows` tokens in `leaves` parts, summed by the tree.
+  void weight_gradient(Seconds& at, double n_out, double n_in, double rows, double leaves, double times) const {
+    product(at, Product::tn, n_out, n_in, rows / leaves, leaves * times);
+    op(at, Op::accumulate, times * (leaves - 1) * n_out * n_in);
+  }
+  void weight_gradient(Seconds& at, double n_out, double n_in, double rows) const {
+    weight_gradient(at, n_out, n_in, rows, chunks(), 1);
   }
 
-  // All rows of the micro-batch gathered from, or partial sums scattered to, the tp ranks.
-  void tp_exchange(Seconds& at, double bytes_per_element) const {
-    double elements = shapes_.tokens * shapes_.hidden;
-    bool sums = bytes_per_element == 4;
-    at.tp += collective_s(cluster_, sums ? Collective::all_to_all : Collective::all_gather, layout_.tp,
-                          stride_of(layout_, Axis::tp), elements * bytes_per_element);
-    if (sums && layout_.tp > 1) op(at, Op::accumulate, elements * (count(layout_.tp) - 1) / count(layout_.tp));
+  double tp_collective(Collective collective, double bytes) const {
+    return collective_s(cluster_, collective, layout_.tp, stride_of(layout_, Axis::tp), bytes);
   }
-  // Small vectors of one value per token, from all tp ranks.
-  void tp_rows(Seconds& at, double bytes_per_token) const {
-    at.tp += collective_s(cluster_, Collective::all_gather, layout_.tp, stride_of(layout_, Axis::tp),
-                          shapes_.tokens * bytes_per_token * count(layout_.tp));
+  void gather_tokens(Seconds& at) const {
+    at.tp += tp_collective(Collective::all_gather, shapes_.tokens * shapes_.hidden * w_);
   }
-  void ep_exchange(Seconds& at) const {
-    if (layout_.ep == 1) return;
-    int64_t stride = stride_of(layout_, Axis::fsdp);
-    at.ep += collective_s(cluster_, Collective::all_to_all, layout_.ep, stride, 8 * shapes_.all_experts);
-    at.ep += collective_s(cluster_, Collective::all_to_all, layout_.ep, stride,
-                          shapes_.routed_rows * shapes_.hidden * w_);
+  // Partial sums in float32 to the rank that keeps the tokens, added there.
+  void scatter_tokens(Seconds& at) const {
+    at.tp += tp_collective(Collective::all_to_all, shapes_.tokens * shapes_.hidden * 4);
+    op(at, Op::accumulate, (count(layout_.tp) - 1) * shapes_.shard_tokens * shapes_.hidden);
   }
 
   void attention_forward(Seconds& at) const {
     const RankShapes& s = shapes_;
     op(at, Op::norm, s.shard_tokens * s.hidden);
-    tp_exchange(at, w_);
-    product(at, Product::nt, s.tokens, s.q + 2 * s.kv, s.hidden);
+    gather_tokens(at);
+    project_heads(at, Product::nt, 1);
     if (model_.qk_norm) op(at, Op::norm, s.tokens * (s.q + s.kv));
     op(at, Op::rope, s.tokens * (s.q + s.kv));
     at.compute += cluster_.attention_s(work_.precision, attention_flops(), false);
     cp_exchange(at, 1);
     row_parallel(at, s.tokens, s.hidden, s.q);
-    tp_exchange(at, 4);
+    scatter_tokens(at);
     op(at, Op::add, s.shard_tokens * s.hidden);
   }
   void attention_backward(Seconds& at) const {
     const RankShapes& s = shapes_;
-    tp_exchange(at, w_);
+    gather_tokens(at);
+    gather_tokens(at);
     product(at, Product::nn, s.tokens, s.q, s.hidden);
-    weight_gradient(at, s.hidden, s.q, s.tokens, 1);
+    weight_gradient(at, s.hidden, s.q, s.tokens);
     at.compute += cluster_.attention_s(work_.precision, 2.5 * attention_flops(), true);
     cp_exchange(at, 2);
     op(at, Op::rope, s.tokens * (s.q + s.kv));
     if (model_.qk_norm) op(at, Op::norm_backward, s.tokens * (s.q + s.kv));
-    column_input_gradient(at, s.tokens, s.q + 2 * s.kv, s.hidden);
-    weight_gradient(at, s.q + 2 * s.kv, s.hidden, s.tokens, 1);
-    tp_exchange(at, 4);
-    op(at, Op::norm_backward, s.shard_tokens * s.hidden);
-    op(at, Op::add, s.shard_tokens * s.hidden);
+    for (double width : {s.q, s.kv, s.kv}) {
+      column_input_gradient(at, s.tokens, width, s.hidden);
+      weight_gradient(at, width, s.hidden, s.tokens);
+    }
+    scatter_tokens(at);
+    end_of_norm(at);
+  }
+  // q, k and v are three products.
+  void project_heads(Seconds& at, Product kind, double times) const {
+    for (double width : {shapes_.q, shapes_.kv, shapes_.kv})
+      product(at, kind, shapes_.tokens, width, shapes_.hidden, times);
+  }
+  // What ends the backward of attention and FFN: rounding, the norm, the residual.
+  void end_of_norm(Seconds& at) const {
+    double elements = shapes_.shard_tokens * shapes_.hidden;
+    if (rounds()) op(at, Op::add, elements);
+    op(at, Op::norm_backward, elements);
+    op(at, Op::add, elements);
   }
   // Two products over the tokens that each token sees.
   double attention_flops() const { return 4 * shapes_.tokens * shapes_.visible_tokens * shapes_.q; }
@@ -208,101 +222,115 @@ class Pricer {
   void ffn_forward(Seconds& at) const {
     const RankShapes& s = shapes_;
     op(at, Op::norm, s.shard_tokens * s.hidden);
-    tp_exchange(at, w_);
+    gather_tokens(at);
     product(at, Product::nt, s.tokens, 2 * s.ffn, s.hidden);
     op(at, Op::silu, s.tokens * s.ffn);
     row_parallel(at, s.tokens, s.hidden, s.ffn);
-    tp_exchange(at, 4);
+    scatter_tokens(at);
     op(at, Op::add, s.shard_tokens * s.hidden);
   }
   void ffn_backward(Seconds& at) const {
     const RankShapes& s = shapes_;
-    tp_exchange(at, w_);
+    gather_tokens(at);
+    gather_tokens(at);
+    op(at, Op::silu, s.tokens * s.ffn);  // computed again
+    weight_gradient(at, s.hidden, s.ffn, s.tokens);
     product(at, Product::nn, s.tokens, s.ffn, s.hidden);
-    weight_gradient(at, s.hidden, s.ffn, s.tokens, 1);
     op(at, Op::silu_backward, s.tokens * s.ffn);
-    column_input_gradient(at, s.tokens, 2 * s.ffn, s.hidden);
-    weight_gradient(at, 2 * s.ffn, s.hidden, s.tokens, 1);
-    tp_exchange(at, 4);
-    op(at, Op::norm_backward, s.shard_tokens * s.hidden);
-    op(at, Op::add, s.shard_tokens * s.hidden);
+    weight_gradient(at, 2 * s.ffn, s.hidden, s.tokens);
+    column_input_gradient(at, s.tokens, s.ffn, s.hidden, 2);  // gate, then up
+    scatter_tokens(at);
+    end_of_norm(at);
   }
 
-  // Balanced routing: each expert of this rank computes an equal share of the rows.
-  double rows_per_expert() const { return shapes_.routed_rows / shapes_.experts; }
+  // Balanced routing. The rows of one expert come in segments, one per (tp place, ep place), each a product.
+  double segments() const { return count(layout_.tp * layout_.ep); }
+  double segment_rows() const { return shapes_.routed_rows / shapes_.all_experts / count(layout_.tp); }
+  double segment_products() const { return shapes_.experts * segments(); }
+
+  // Rows of this rank's tokens to the ranks of their experts; the owner's tp ranks gather each other's.
+  void rows_to_experts(Seconds& at) const {
+    ep_exchange(at);
+    at.tp += tp_collective(Collective::all_gather, shapes_.routed_rows * shapes_.hidden * w_);
+  }
+  void rows_from_experts(Seconds& at) const {
+    double elements = shapes_.routed_rows * shapes_.hidden;
+    at.tp += tp_collective(Collective::all_to_all, elements * 4);
+    op(at, Op::accumulate, elements * (count(layout_.tp) - 1) / count(layout_.tp));
+    if (rounds()) op(at, Op::add, elements / count(layout_.tp));
+    ep_exchange(at);
+  }
+  void ep_exchange(Seconds& at) const {
+    if (layout_.ep == 1) return;
+    at.ep += collective_s(cluster_, Collective::all_to_all, layout_.ep, fsdp_stride(),
+                          shapes_.routed_rows / count(layout_.tp) * shapes_.hidden * w_);
+  }
+  double slot_elements() const { return shapes_.routed_rows / count(layout_.tp) * shapes_.hidden; }
 
   void moe_forward(Seconds& at) const {
     const RankShapes& s = shapes_;
     op(at, Op::norm, s.shard_tokens * s.hidden);
-    tp_exchange(at, w_);
-    at.compute += cluster_.product_s(Product::nt, Precision::float32, s.tokens, s.all_experts, s.hidden);
-    op(at, Op::route, s.tokens * s.all_experts);
-    op(at, Op::move_rows, s.routed_rows * s.hidden);
-    ep_exchange(at);
-    if (layout_.ep > 1) op(at, Op::move_rows, s.routed_rows * s.hidden);
-    product(at, Product::nt, rows_per_expert(), 2 * s.expert_ffn, s.hidden, s.experts);
+    product(at, Product::nt, s.shard_tokens, s.all_experts, s.hidden);
+    op(at, Op::route, s.shard_tokens * s.all_experts);
+    exchange_counts(at);
+    op(at, Op::move_rows, slot_elements());
+    rows_to_experts(at);
+    op(at, Op::move_rows, s.experts * 3 * s.expert_ffn * s.hidden);  // weights packed
+    product(at, Product::nt, segment_rows(), 2 * s.expert_ffn, s.hidden, segment_products());
     op(at, Op::silu, s.routed_rows * s.expert_ffn);
-    row_parallel(at, rows_per_expert(), s.hidden, s.expert_ffn, s.experts);
-    ep_exchange(at);
-    op(at, Op::combine, s.routed_rows * s.hidden);
-    tp_exchange(at, 4);
+    row_parallel(at, segment_rows(), s.hidden, s.expert_ffn, segment_products());
+    rows_from_experts(at);
+    op(at, Op::combine, slot_elements());
     op(at, Op::add, s.shard_tokens * s.hidden);
+  }
+  void exchange_counts(Seconds& at) const {
+    double bytes = 8 * shapes_.all_experts * chunks();
+    if (layout_.ep > 1)
+      at.ep += collective_s(cluster_, Collective::all_to_all, layout_.ep, fsdp_stride(), bytes);
+    at.tp += 2 * tp_collective(Collective::all_gather, bytes);
   }
   void moe_backward(Seconds& at) const {
     const RankShapes& s = shapes_;
-    tp_exchange(at, w_);
-    op(at, Op::combine, 2 * s.routed_rows * s.hidden);
-    ep_exchange(at);
-    product(at, Product::nn, rows_per_expert(), s.expert_ffn, s.hidden, s.experts);
-    weight_gradient(at, s.hidden, s.expert_ffn, rows_per_expert(), s.experts);
+    op(at, Op::combine, 2 * slot_elements());
+    op(at, Op::route, s.shard_tokens * s.all_experts);
+    rows_to_experts(at);
+    double leaves = count(layout_.ep) * chunks(), rows = s.routed_rows * count(layout_.ep) / s.all_experts;
+    op(at, Op::silu, s.routed_rows * s.expert_ffn);
+    product(at, Product::nn, segment_rows(), s.expert_ffn, s.hidden, segment_products());
+    weight_gradient(at, s.hidden, s.expert_ffn, rows, leaves, s.experts);
     op(at, Op::silu_backward, s.routed_rows * s.expert_ffn);
-    column_input_gradient(at, rows_per_expert(), 2 * s.expert_ffn, s.hidden, s.experts);
-    weight_gradient(at, 2 * s.expert_ffn, s.hidden, rows_per_expert(), s.experts);
-    ep_exchange(at);
-    op(at, Op::move_rows, 2 * s.routed_rows * s.hidden);
-    op(at, Op::route, s.tokens * s.all_experts);
-    router_backward(at);
-    tp_exchange(at, 4);
-    op(at, Op::norm_backward, s.shard_tokens * s.hidden);
-    op(at, Op::add, s.shard_tokens * s.hidden);
-  }
-  void router_backward(Seconds& at) const {
-    const RankShapes& s = shapes_;
-    at.compute += cluster_.product_s(Product::nn, Precision::float32, s.tokens, s.hidden, s.all_experts);
-    at.compute += cluster_.product_s(Product::tn, Precision::float32, s.all_experts, s.hidden, s.tokens);
+    weight_gradient(at, 2 * s.expert_ffn, s.hidden, rows, leaves, s.experts);
+    column_input_gradient(at, segment_rows(), s.expert_ffn, s.hidden, 2 * segment_products());
+    rows_from_experts(at);
+    op(at, Op::combine, slot_elements());  // sum over slots
+    product(at, Product::nn, s.shard_tokens, s.hidden, s.all_experts);
+    weight_gradient(at, s.all_experts, s.hidden, s.shard_tokens);
+    end_of_norm(at);
   }
 
-  double dp_gather(double bytes, int64_t ranks) const {
-    return collective_s(cluster_, Collective::all_gather, ranks, stride_of(layout_, Axis::dp), bytes);
-  }
-  // A reduce-scatter over dp ranks: pieces to their owners, then local sums.
-  double dp_collective(double bytes, int64_t ranks) const {
-    if (ranks == 1) return 0;
-    return collective_s(cluster_, Collective::all_to_all, ranks, stride_of(layout_, Axis::dp), bytes) +
-           cluster_.op_s(Op::accumulate, work_.precision, bytes / 4);
-  }
+  int64_t fsdp_stride() const { return stride_of(layout_, Axis::fsdp); }
   // fsdp: a block's weights whole before use.
   void gather_weights(Seconds& at, const WeightShapes& weights) const {
-    int64_t stride = stride_of(layout_, Axis::fsdp);
-    at.dp += collective_s(cluster_, Collective::all_gather, layout_.fsdp, stride, w_ * weights.dense);
-    at.dp += collective_s(cluster_, Collective::all_gather, expert_fsdp(layout_), stride * layout_.ep,
+    at.dp += collective_s(cluster_, Collective::all_gather, layout_.fsdp, fsdp_stride(), w_ * weights.dense);
+    at.dp += collective_s(cluster_, Collective::all_gather, expert_fsdp(layout_), fsdp_stride() * layout_.ep,
                           w_ * weights.experts);
   }
-  // Leaf gradients of one slot: added to accumulators, sent to the owners of their shards where the mode says
-  // so.
+  // Leaf gradients go to the owners of their slices every slot, or are added up and go once.
+  bool every_slot(int64_t shards) const { return exact_ || shards > 1; }
   void reduce_gradients(Seconds& at, const WeightShapes& weights) const {
-    int64_t ranks = exact_ ? layout_.replicas() : layout_.fsdp;
-    int64_t expert_ranks = exact_ ? layout_.expert_replicas() : expert_fsdp(layout_);
-    int64_t stride = stride_of(layout_, Axis::fsdp);
-    at.dp += reduce_scatter(4 * weights.dense, ranks, stride);
-    at.dp += reduce_scatter(4 * weights.experts, expert_ranks, stride * layout_.ep);
-    double kept = weights.dense / count(ranks) + weights.experts / count(expert_ranks);
-    op(at, Op::accumulate, exact_ ? 2 * kept : kept);
+    reduce_unit(at, weights.dense, layout_.fsdp, layout_.replicas(), fsdp_stride());
+    reduce_unit(at, weights.experts, expert_fsdp(layout_), layout_.expert_replicas(),
+                fsdp_stride() * layout_.ep);
   }
-  double reduce_scatter(double bytes, int64_t ranks, int64_t stride) const {
-    if (ranks == 1) return 0;
-    double local_adds = bytes / 4 * (count(ranks) - 1) / count(ranks);
-    return collective_s(cluster_, Collective::all_to_all, ranks, stride, bytes) +
+  void reduce_unit(Seconds& at, double elements, int64_t shards, int64_t replicas, int64_t stride) const {
+    if (every_slot(shards)) at.dp += reduce_scatter(elements, replicas, stride);
+    op(at, Op::accumulate, every_slot(shards) ? elements / count(replicas) : elements);
+  }
+  // Pieces to their owners, then the sum of what came.
+  double reduce_scatter(double elements, int64_t ranks, int64_t stride) const {
+    if (ranks == 1 || elements <= 0) return 0;
+    double local_adds = elements * (count(ranks) - 1) / count(ranks);
+    return collective_s(cluster_, Collective::all_to_all, ranks, stride, 4 * elements) +
            cluster_.op_s(Op::accumulate, work_.precision, local_adds);
   }
 
@@ -330,7 +358,7 @@ StageTime stage_time_of(const Pricer& price, const ModelSpec& model, const Layou
     time.backward += price.block_backward(layer);
   }
   if (stage == 0) time.forward += price.embedding_forward(), time.backward += price.embedding_backward();
-  if (stage == layout.pp - 1) time.forward += price.head_forward(), time.backward += price.head_backward();
+  if (stage == layout.pp - 1) time.forward += price.head();
   if (!cluster.shares_cores()) {
     hide_behind(time.forward, time.forward.compute);
     hide_behind(time.backward, time.backward.compute);
