@@ -19,6 +19,7 @@ void report_error(const Error& error);
 void add_plan(CLI::App& app);
 void add_report(CLI::App& app);
 // Built on torch.
+void add_calibrate(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_verify(CLI::App& app);

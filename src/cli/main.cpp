@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   add_plan(app);
   add_report(app);
 #ifdef TESSERA_WITH_TORCH
+  add_calibrate(app);
   add_generate(app);
   add_serve(app);
   add_verify(app);

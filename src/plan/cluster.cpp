@@ -139,9 +139,13 @@ double Cluster::op_s(Op op, Precision precision, double elements) const {
   return elements * bytes / (memory_bytes_per_s * memory_efficiency) + kernel_overhead_s;
 }
 
-double Cluster::attention_s(Precision precision, double flops, bool backward) const {
-  double measured = backward ? attention_backward : attention_forward;
-  double rate = measured > 0 ? measured : peak(precision) * attention_efficiency;
+double Cluster::attention_s(Precision precision, double head_dim, double flops, bool backward) const {
+  const AttentionPoint* nearest = nullptr;
+  auto distance = [&](const AttentionPoint& point) { return std::abs(std::log(point.head_dim / head_dim)); };
+  for (const AttentionPoint& point : attention)
+    if (point.precision == precision && (!nearest || distance(point) < distance(*nearest))) nearest = &point;
+  double rate = peak(precision) * attention_efficiency;
+  if (nearest) rate = backward ? nearest->backward : nearest->forward;
   return flops / rate + kernel_overhead_s;
 }
 

@@ -65,6 +65,14 @@ struct LinkPoint {
   double seconds = 0;  // with a core per rank
 };
 
+// Measured FLOP/s of causal attention at one head size, counted over the visible half; backward counts 2.5
+// times the forward's.
+struct AttentionPoint {
+  Precision precision = Precision::float32;
+  double head_dim = 64;
+  double forward = 0, backward = 0;
+};
+
 // Devices that reach each other over the same links: a node, an NVLink domain, the whole network. Tiers go from
 // the inside out; the last holds every device.
 struct Tier {
@@ -84,10 +92,10 @@ struct Cluster {
   double gemm_efficiency = 1;         // of the peak that large products reach; used where no grid is given
   double memory_efficiency = 1;       // of the bandwidth that one-pass operations reach
   double attention_efficiency = 0.5;  // of the peak, where no rate was measured
-  double attention_forward = 0, attention_backward = 0;  // measured FLOP/s of causal attention, 0: unknown
-  double kernel_overhead_s = 0;  // host time of one kernel call that computation does not hide
-  double action_overhead_s = 0;  // host time of one action of the schedule
+  double kernel_overhead_s = 0;       // host time of one kernel call that computation does not hide
+  double action_overhead_s = 0;       // host time of one action of the schedule
   std::vector<GemmGrid> gemm;
+  std::vector<AttentionPoint> attention;     // measured; else attention_efficiency of the peak
   std::map<Op, double> op_float32, op_bf16;  // measured seconds per element
   std::vector<LinkPoint> links;              // measured; else the tiers are used
   std::vector<Tier> tiers;
@@ -106,7 +114,7 @@ struct Cluster {
   double product_s(Product product, Precision precision, double m, double n, double k) const;
   double op_s(Op op, Precision precision, double elements) const;
   // Seconds of causal attention: `flops` are those actually needed (half of the square).
-  double attention_s(Precision precision, double flops, bool backward) const;
+  double attention_s(Precision precision, double head_dim, double flops, bool backward) const;
   // Speed of each of `processes` that compute at once, relative to one alone: at most 1.
   double speed_of(double processes) const;
   double speed_of_threads(int64_t count) const;

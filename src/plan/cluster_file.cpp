@@ -26,8 +26,6 @@ const std::vector<ScalarField>& scalar_fields() {
       {"gemm_efficiency", &Cluster::gemm_efficiency},
       {"memory_efficiency", &Cluster::memory_efficiency},
       {"attention_efficiency", &Cluster::attention_efficiency},
-      {"attention_forward", &Cluster::attention_forward},
-      {"attention_backward", &Cluster::attention_backward},
       {"kernel_overhead_s", &Cluster::kernel_overhead_s},
       {"action_overhead_s", &Cluster::action_overhead_s},
       {"relative_error", &Cluster::relative_error},
@@ -129,6 +127,11 @@ LinkPoint read_link(Table& table) {
           table.number("seconds", 1, 1e-12)};
 }
 
+AttentionPoint read_attention(Table& table) {
+  return {table.choice("precision", kPrecisions), table.number("head_dim", 64, 1),
+          table.number("forward", 1, 1), table.number("backward", 1, 1)};
+}
+
 Tier read_tier(Table& table) {
   return {table.text("name"), table.integer("devices", 1, 1), table.number("latency_s", 0),
           table.number("bytes_per_s", 1, 1)};
@@ -200,6 +203,7 @@ Result<Cluster> read_cluster(const toml::table& root, const std::string& file_na
   if (table.has("thread_speed")) cluster.thread_speed = table.positive_list<double>("thread_speed");
   if (table.error()) return *table.error();
   TESSERA_RETURN_IF_ERROR(read_tables(root, "gemm", file_name, read_grid, cluster.gemm));
+  TESSERA_RETURN_IF_ERROR(read_tables(root, "attention", file_name, read_attention, cluster.attention));
   TESSERA_RETURN_IF_ERROR(read_tables(root, "link", file_name, read_link, cluster.links));
   TESSERA_RETURN_IF_ERROR(read_tables(root, "tier", file_name, read_tier, cluster.tiers));
   TESSERA_RETURN_IF_ERROR(read_ops(root, "op_float32", file_name, cluster.op_float32));
@@ -260,6 +264,10 @@ std::string to_toml(const Cluster& cluster) {
     out += ops == &cluster.op_float32 ? "\n[op_float32]\n" : "\n[op_bf16]\n";
     for (const auto& [op, seconds] : *ops) out += fmt::format("{} = {:.6g}\n", to_string(op), seconds);
   }
+  for (const AttentionPoint& point : cluster.attention)
+    out +=
+        fmt::format("\n[[attention]]\nprecision = \"{}\"\nhead_dim = {}\nforward = {:.5g}\nbackward = {:.5g}\n",
+                    name_of(kPrecisions, point.precision), point.head_dim, point.forward, point.backward);
   for (const GemmGrid& grid : cluster.gemm) {
     std::vector<std::string> rates;
     for (double rate : grid.flops_per_s) rates.push_back(fmt::format("{:.5g}", rate));

@@ -193,6 +193,7 @@ TEST(Cluster, MeasuredFiguresRoundTrip) {
       {Product::tn, Precision::bf16, {64, 256}, {64}, {64, 128, 512}, {1e9, 2e9, 3e9, 4e9, 5e9, 6e9}});
   cluster.links.push_back({Collective::all_gather, 4, 4096, 1.5e-5});
   cluster.op_float32[Op::norm] = 2.5e-10;
+  cluster.attention = {{Precision::float32, 32, 5e9, 4e9}};
   auto again = parse_cluster(to_toml(cluster), "test");
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(to_toml(*again), to_toml(cluster));

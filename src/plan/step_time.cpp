@@ -176,7 +176,7 @@ class Pricer {
     project_heads(at, Product::nt, 1);
     if (model_.qk_norm) op(at, Op::norm, s.tokens * (s.q + s.kv));
     op(at, Op::rope, s.tokens * (s.q + s.kv));
-    at.compute += cluster_.attention_s(work_.precision, attention_flops(), false);
+    at.compute += attention_s(1, false);
     cp_exchange(at, 1);
     row_parallel(at, s.tokens, s.hidden, s.q);
     scatter_tokens(at);
@@ -188,7 +188,7 @@ class Pricer {
     gather_tokens(at);
     product(at, Product::nn, s.tokens, s.q, s.hidden);
     weight_gradient(at, s.hidden, s.q, s.tokens);
-    at.compute += cluster_.attention_s(work_.precision, 2.5 * attention_flops(), true);
+    at.compute += attention_s(2.5, true);
     cp_exchange(at, 2);
     op(at, Op::rope, s.tokens * (s.q + s.kv));
     if (model_.qk_norm) op(at, Op::norm_backward, s.tokens * (s.q + s.kv));
@@ -211,8 +211,11 @@ class Pricer {
     op(at, Op::norm_backward, elements);
     op(at, Op::add, elements);
   }
-  // Two products over the tokens that each token sees.
-  double attention_flops() const { return 4 * shapes_.tokens * shapes_.visible_tokens * shapes_.q; }
+  // Two products over the tokens that each token sees; backward five where forward has two.
+  double attention_s(double times, bool backward) const {
+    double flops = 4 * shapes_.tokens * shapes_.visible_tokens * shapes_.q;
+    return cluster_.attention_s(work_.precision, count(model_.head_dim), times * flops, backward);
+  }
   // Keys and values of the other sequence parts pass by, and their gradients in backward.
   void cp_exchange(Seconds& at, double times) const {
     at.cp += times * collective_s(cluster_, Collective::all_gather, layout_.cp, stride_of(layout_, Axis::cp),
