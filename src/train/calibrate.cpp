@@ -49,9 +49,7 @@ double product_seconds(Product product, Precision precision, int64_t m, int64_t 
   });
 }
 
-constexpr double kLargestProduct = 1e9;  // FLOP; larger ones run at the rate of the next smaller
-
-plan::GemmGrid measure_grid(Product product, Precision precision, double budget_s) {
+plan::GemmGrid measure_grid(Product product, Precision precision, double largest, double budget_s) {
   plan::GemmGrid grid{product, precision, {16, 64, 256, 1024}, {16, 64, 256, 1024, 4096}, {16, 64, 256, 1024},
                       {}};
   double each = budget_s / static_cast<double>(grid.m.size() * grid.n.size() * grid.k.size());
@@ -60,7 +58,7 @@ plan::GemmGrid measure_grid(Product product, Precision precision, double budget_
     for (double n : grid.n)
       for (double k : grid.k) {
         double flops = 2 * m * n * k;
-        if (flops > kLargestProduct) {
+        if (flops > largest) {
           size_t at = grid.flops_per_s.size();
           bool smaller_k = k > grid.k.front();
           grid.flops_per_s.push_back(grid.flops_per_s[smaller_k ? at - 1 : at - row]);
@@ -370,7 +368,7 @@ Result<double> time_collective(Groups& groups, plan::Collective collective, size
 }
 
 // Times are turned into those of ranks with a core each, as the planner shares cores itself.
-Status measure_links(Cluster& cluster, int64_t ranks, const CalibrationOptions& options, double budget_s) {
+Status measure_links(Cluster& cluster, int64_t ranks, double budget_s) {
   TESSERA_ASSIGN_OR_RETURN(Groups groups, host_groups(ranks));
   const std::vector<size_t> sizes = {512, 8192, 65536, 1 << 20, 8 << 20};
   std::vector<plan::Collective> collectives = {plan::Collective::all_gather, plan::Collective::all_to_all};
@@ -378,7 +376,6 @@ Status measure_links(Cluster& cluster, int64_t ranks, const CalibrationOptions& 
   double each = budget_s / static_cast<double>(sizes.size() * collectives.size());
   for (plan::Collective collective : collectives)
     for (size_t bytes : sizes) {
-      options.progress(fmt::format("links, {} ranks", ranks), -1);
       TESSERA_ASSIGN_OR_RETURN(double once, time_collective(groups, collective, bytes, 3));
       auto calls = static_cast<int64_t>(std::clamp(each / std::max(once, 1e-7), 3.0, 300.0));
       TESSERA_ASSIGN_OR_RETURN(double seconds, time_collective(groups, collective, bytes, calls));
@@ -458,7 +455,8 @@ Result<Cluster> measure(const CalibrationOptions& options) {
   for (Precision precision : {Precision::float32, Precision::bf16}) {
     std::string name = to_string(precision);
     for (Product product : {Product::nt, Product::nn, Product::tn})
-      cluster.gemm.push_back(measure_grid(product, precision, next("products in " + name, 9)));
+      cluster.gemm.push_back(
+          measure_grid(product, precision, options.largest_product, next("products in " + name, 9)));
     for (int64_t head_dim : {16, 32, 64, 128})
       cluster.attention.push_back(measure_attention(precision, head_dim, next("attention in " + name, 1.5)));
     auto& ops = precision == Precision::bf16 ? cluster.op_bf16 : cluster.op_float32;
@@ -467,8 +465,7 @@ Result<Cluster> measure(const CalibrationOptions& options) {
   measure_threads(cluster, next("kernel threads", 3));
   measure_sharing(cluster, next("processes that share cores", 8));
   for (int64_t ranks : {2, 4})
-    TESSERA_RETURN_IF_ERROR(
-        measure_links(cluster, ranks, options, next(fmt::format("links, {} ranks", ranks), 5)));
+    TESSERA_RETURN_IF_ERROR(measure_links(cluster, ranks, next(fmt::format("links, {} ranks", ranks), 5)));
   note_peaks(cluster);
   note_provenance(cluster, load);
   options.progress("done", 1);

@@ -18,6 +18,8 @@ namespace tessera::train {
 
 struct CalibrationOptions {
   double seconds = 20;  // about how long to measure; less on a fast machine
+  double largest_product =
+      1e9;  // FLOP; beyond it a product is taken to run at the rate of the next smaller one
   // Called now and then with what is measured and how much is done, 0 to 1.
   std::function<void(const std::string& what, double done)> progress = [](const std::string&, double) {};
 };

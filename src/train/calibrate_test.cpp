@@ -4,6 +4,7 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include "core/clock.h"
 #include "kernels/kernels.h"
 #include "plan/search.h"
 
@@ -13,7 +14,7 @@ namespace {
 TEST(Calibrate, MeasuresEverythingThePlannerPricesAndTheFileReadsBack) {
   kernels::set_kernel_threads(2);
   double last = 0;
-  CalibrationOptions options{.seconds = 0.5};
+  CalibrationOptions options{.seconds = 0.5, .largest_product = 1e8};
   options.progress = [&](const std::string&, double done) {
     EXPECT_GE(done, last);
     last = done;
@@ -32,7 +33,7 @@ TEST(Calibrate, MeasuresEverythingThePlannerPricesAndTheFileReadsBack) {
 
   // A product inside the grid costs what it costs: within a factor of two of a direct measurement, the machine
   // being shared with other tests.
-  at::Tensor a = at::ones({200, 300}), b = at::ones({500, 300}), out = at::empty({200, 500});
+  at::Tensor a = at::ones({64, 256}), b = at::ones({256, 256}), out = at::empty({64, 256});
   kernels::set_kernel_threads(1);
   double best = 1;
   for (int i = 0; i < 20; ++i) {
@@ -40,7 +41,7 @@ TEST(Calibrate, MeasuresEverythingThePlannerPricesAndTheFileReadsBack) {
     kernels::gemm_nt(a, b, out);
     best = std::min(best, seconds_since(start));
   }
-  double predicted = again->product_s(plan::Product::nt, Precision::float32, 200, 500, 300);
+  double predicted = again->product_s(plan::Product::nt, Precision::float32, 64, 256, 256);
   EXPECT_GT(predicted, best / 2);
   EXPECT_LT(predicted, best * 4);
 }
