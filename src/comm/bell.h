@@ -1,6 +1,7 @@
-// A rank that waits for bytes or for room sleeps on its bell; whoever reads or writes a ring that concerns it
-// rings. The words lie in memory shared by threads or processes, so that one futex serves both. A rank that
-// also has sockets to watch sleeps in poll() instead and is woken through a descriptor ("nudge").
+// A rank that waits for bytes or for room asks its rings to be woken and sleeps on its bell; the peer that
+// reads or writes such a ring rings. The words lie in memory shared by threads or processes, so that one futex
+// serves both. A rank that also has sockets to watch sleeps in poll() instead and is woken through a descriptor
+// ("nudge").
 #pragma once
 
 #include <poll.h>

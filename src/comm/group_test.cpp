@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(Transport, GroupOn,
                                          Transport::mixed),
                          [](const auto& kind) { return comm::name_of(kind.param); });
 
-const std::vector<size_t> kSizes = {0, 1, 31, 4096, 1200001};  // the last is far above a ring
+const std::vector<size_t> kSizes = {0, 1, 31, 4096, 600001};  // the last is far above a ring
 
 TEST_P(GroupOn, AllGatherGivesEveryRankEveryBlock) {
   for (int64_t n = 1; n <= 5; ++n) {
@@ -106,7 +106,7 @@ TEST_P(GroupOn, BroadcastFromEveryRootReachesAll) {
 TEST_P(GroupOn, AllReduceEqualsBruteForce) {
   for (int64_t n = 1; n <= 5; ++n) {
     on_ranks(GetParam(), n, [&](Group& group) {
-      for (size_t count : {0u, 1u, 3u, 1000u, 100003u}) {
+      for (size_t count : {0u, 1u, 3u, 1000u, 60007u}) {
         auto value = [](int64_t rank, size_t i) { return static_cast<int64_t>(i) * 3 - rank * rank * 1000003; };
         std::vector<int64_t> sums(count);
         std::vector<float> greatest(count);
@@ -159,7 +159,7 @@ TEST_P(GroupOn, BarrierLetsNobodyPassEarly) {
 
 TEST_P(GroupOn, MutualLargeSendsBeforeReceivesDoNotBlock) {
   on_ranks(GetParam(), 3, [&](Group& group) {
-    constexpr size_t kBytes = 5 << 20;
+    constexpr size_t kBytes = 3 << 20;
     for (int round = 0; round < 2; ++round) {
       for (int64_t peer = 0; peer < 3; ++peer) {
         if (peer == group.rank()) continue;
@@ -218,7 +218,7 @@ TEST_P(GroupOn, RandomMixOfAsynchronousAndSynchronousArrives) {
       std::mt19937 random(7);
       std::vector<std::unique_ptr<Blocks>> blocks;
       std::vector<Pending> pending;
-      for (int round = 0; round < 40; ++round) {
+      for (int round = 0; round < 25; ++round) {
         int choice = static_cast<int>(random() % 5);
         if (choice == 0) {
           ASSERT_TRUE(group.barrier().ok());

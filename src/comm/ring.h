@@ -13,13 +13,16 @@ namespace tessera::comm {
 
 enum SideState : uint32_t { kOpen = 0, kFinished = 1, kFailed = 2 };
 
-// Lies in shared memory. A side that failed leaves its reason before it sets its state.
+// Lies in shared memory. A side that failed leaves its reason before it sets its state. A side that finds
+// nothing to do asks to be woken, so that the other makes no system call for a peer that does not wait for it.
 struct RingHeader {
   static constexpr size_t kReasonBytes = 512;
   alignas(64) std::atomic<uint64_t> tail{0};  // bytes written so far
   alignas(64) std::atomic<uint64_t> head{0};  // bytes read so far
   alignas(64) std::atomic<uint32_t> writer{kOpen};
   std::atomic<uint32_t> reader{kOpen};
+  std::atomic<uint32_t> writer_asks{0};  // to be woken when there is room
+  std::atomic<uint32_t> reader_asks{0};  // to be woken when there are bytes
   char writer_reason[kReasonBytes] = {};
 };
 
@@ -32,8 +35,12 @@ class Ring {
   // Copies what fits of `first` and then of `second`; returns the number of bytes.
   size_t write(Bytes first, Bytes second);
   size_t read(MutableBytes into);
+  // Whether the other side asked to be woken and has reason to wake; takes its request back.
+  bool take_reader_request();
+  bool take_writer_request();
 
  private:
+  uint64_t room(std::memory_order order) const;
   void copy_in(uint64_t position, Bytes bytes);
 
   RingHeader* header_;

@@ -35,7 +35,7 @@ Result<size_t> RingChannel::write_some(Bytes first, Bytes second) {
     return make_error(ErrorCode::unavailable, "{} has left the group and reads no more", label_);
   }
   size_t written = out_.write(first, second);
-  if (written > 0) ring_bell(theirs_->bell(), socket_);
+  if (written > 0 && out_.take_reader_request()) ring_bell(theirs_->bell(), socket_);
   return written;
 }
 
@@ -44,7 +44,7 @@ Result<size_t> RingChannel::read_some(MutableBytes into) {
       in_.header().writer.load(std::memory_order_acquire);  // before the ring: what it left is there
   size_t count = in_.read(into);
   if (count > 0) {
-    ring_bell(theirs_->bell(), socket_);
+    if (in_.take_writer_request()) ring_bell(theirs_->bell(), socket_);
     return count;
   }
   if (writer == kOpen) return size_t{0};
