@@ -1,0 +1,120 @@
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <atomic>
+#include <thread>
+
+#include "kernels/scratch.h"
+#include "kernels/table.h"
+#include "kernels/testing.h"
+#include "kernels/threads.h"
+
+namespace tessera::kernels {
+namespace {
+
+using testing::random;
+using testing::same_bits;
+using testing::WithThreads;
+
+// Two blocks of keys for 29 rows of width 24 (padded to 32), forward and backward, by one instruction set.
+struct AttentionRun {
+  static constexpr int64_t kRows = 29, kWidth = 24, kPadded = 32, kKeys = 200;
+  Tensor out = at::zeros({kRows, kPadded}), max = at::full({kRows}, -INFINITY), sum = at::zeros({kRows, 16});
+  Tensor dq = at::zeros({kRows, kPadded}), dk = at::zeros({kKeys, kPadded}), dv = at::zeros({kKeys, kPadded});
+  Tensor begin = at::zeros({kRows}, at::kInt), end = at::zeros({kRows}, at::kInt);
+
+  static float* at(const Tensor& tensor, int64_t row = 0) { return tensor.data_ptr<float>() + row * kPadded; }
+  static Tensor rows(int64_t count, uint64_t seed) {
+    Tensor result = random({count, kPadded}, seed);
+    result.narrow(1, kWidth, kPadded - kWidth).zero_();
+    return result;
+  }
+
+  explicit AttentionRun(const Table& table) {
+    for (int32_t r = 0; r < kRows; ++r) {
+      begin.data_ptr<int32_t>()[r] = r * 6;
+      end.data_ptr<int32_t>()[r] = r * 6 + 25;
+    }
+    const Tensor q = rows(kRows, 1), k = rows(kKeys, 2), v = rows(kKeys, 3), dout = rows(kRows, 4);
+    const Tensor lse = random({kRows}, 5), delta = random({kRows}, 6);
+    Scratch panels(2 * kKeyBlock * kPadded), scores(2 * kRows * kKeyBlock);
+    for (int64_t key = 0; key < kKeys; key += kKeyBlock) {
+      const int64_t keys = std::min(kKeyBlock, kKeys - key);
+      float* values = panels.data() + kKeyBlock * kPadded;
+      table.pack_transposed({at(k, key), Type::f32, kPadded}, keys, kWidth, panels.data(), Type::f32);
+      table.pack_transposed({at(v, key), Type::f32, kPadded}, keys, kWidth, values, Type::f32);
+      const AttentionStep step{at(q),
+                               panels.data(),
+                               at(v, key),
+                               kRows,
+                               kWidth,
+                               kPadded,
+                               key,
+                               keys,
+                               begin.data_ptr<int32_t>(),
+                               end.data_ptr<int32_t>(),
+                               0.2f,
+                               scores.data(),
+                               at(out),
+                               at(max),
+                               at(sum)};
+      table.attention(step);
+      table.attention_backward({step, at(dout), values, at(k, key), at(lse), at(delta),
+                                scores.data() + kRows * kKeyBlock, at(dq), at(dk, key), at(dv, key)});
+    }
+  }
+};
+
+TEST(InstructionSets, GiveTheSameBitsInAttention) {
+  const AttentionRun expected(generic_table);
+  for (const char* name : {"avx2", "avx512"}) {
+    const Table* table = table_named(name);
+    if (table == nullptr) continue;
+    const AttentionRun run(*table);
+    EXPECT_TRUE(same_bits(run.out, expected.out) && same_bits(run.max, expected.max)) << name;
+    EXPECT_TRUE(same_bits(run.sum, expected.sum)) << name;
+    EXPECT_TRUE(same_bits(run.dq, expected.dq) && same_bits(run.dk, expected.dk)) << name;
+    EXPECT_TRUE(same_bits(run.dv, expected.dv)) << name;
+  }
+}
+
+TEST(Threads, RunEveryTaskOnceAlsoForSeveralCallers) {
+  WithThreads with(4);
+  constexpr int64_t kTasks = 100;
+  std::vector<std::thread> callers;
+  std::atomic<int64_t> wrong{0};
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 20; ++round) {
+        std::vector<std::atomic<int>> runs(kTasks);
+        parallel(kTasks, [&](int64_t i) {
+          parallel(2, [&](int64_t) { ++runs[static_cast<size_t>(i)]; });  // nested: runs in place
+        });
+        for (auto& count : runs) wrong += count != 2;
+      }
+    });
+  for (auto& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Threads, GivesTheSameProductToManyCallersAtOnce) {
+  WithThreads with(3);
+  const Tensor a = random({200, 150}, 1), b = random({300, 150}, 2);
+  Tensor expected = at::zeros({200, 300});
+  gemm_nt(a, b, expected);
+  std::atomic<int64_t> different{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 3; ++caller)
+    callers.emplace_back([&] {
+      Tensor out = at::zeros({200, 300});
+      for (int round = 0; round < 5; ++round) {
+        gemm_nt(a, b, out);
+        different += !same_bits(out, expected);
+      }
+    });
+  for (auto& caller : callers) caller.join();
+  EXPECT_EQ(different, 0);
+}
+
+}  // namespace
+}  // namespace tessera::kernels
