@@ -10,7 +10,7 @@
 // Tensors are contiguous CPU tensors of float32 or bfloat16, as each function says; bf16 values are widened to
 // float32, computed, and rounded to nearest even once. Shape letters: T tokens, D hidden, H heads, K kv heads,
 // E head_dim, F ffn, V vocabulary, N/M/K of a product. Shapes and dtypes are checked (programmer errors).
-// Threads: all functions are reentrant; set_kernel_threads(n) lets the large ones use n threads.
+// Threads: all functions are reentrant; set_kernel_threads(n) lets the large ones use n threads (one pool).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -58,7 +58,7 @@ void gemm_packed(const Tensor& a, const PackedWeight& b, Tensor& out, bool accum
 // y[T,D] = x / sqrt(mean(x^2) + eps) * weight; rstd[T] float32 is kept for backward (may be undefined when not
 // wanted).
 void rms_norm(const Tensor& x, const Tensor& weight, double eps, Tensor& y, Tensor& rstd);
-// dx[T,D] (x's dtype); dweight[D] float32 += sum over these rows in ascending order.
+// dx[T,D] (x's dtype, may be x or dy); dweight[D] float32 continues row by row: fma(dy, x * rstd, dweight).
 void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd, Tensor& dx,
                        Tensor& dweight);
 
@@ -79,7 +79,7 @@ void silu_mul_backward(const Tensor& dout, const Tensor& gate_up, Tensor& dgate_
 // ---- attention ----
 // Causal within documents: token t sees tokens [start[t], t]. q[T,H,E], k and v [T,K,E] (token strides may be
 // larger), out[T,H,E], lse[T,H] float32 (log of the sum of exponentials). scale is usually 1/sqrt(E). start:
-// int32 [T].
+// int32 [T], start[t] <= t. Keys go in blocks of 128 counted from the tensor's first token: part of the bits.
 void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& start, double scale,
                Tensor& out, Tensor& lse);
 // dq, dk, dv in the dtype of q; dk and dv sum over the query heads of their group in ascending order.
@@ -105,7 +105,7 @@ void embedding(const Tensor& weight, const Tensor& tokens, int64_t first, Tensor
 void embedding_backward(const Tensor& dout, const Tensor& tokens, int64_t first, Tensor& dweight);
 
 // Cross-entropy over a vocabulary cut in blocks. Step 1, per block: max[T] of logits[T,Vb].
-// Step 2: sum[T] = sum of exp(logits - global max) in ascending order. Both float32. logits: float32.
+// Step 2: sum[T] = sum of exp(logits - global max) over this block. Both float32. logits: float32.
 void row_max(const Tensor& logits, Tensor& max);
 void row_sum_exp(const Tensor& logits, const Tensor& max, Tensor& sum);
 // Turns logits into their gradient in place: (exp(l - max) / sum - [v == target]) * scale[t]; targets outside
@@ -136,12 +136,12 @@ void sum_slots(const Tensor& rows, const Tensor& position, Tensor& y);
 void add_into(Tensor& into, const Tensor& value);                 // float32 += float32
 void add_rounded(const Tensor& a, const Tensor& b, Tensor& out);  // out = a + b, any of the two dtypes each
 void convert(const Tensor& from, Tensor& to);                     // float32 <-> bf16, nearest even
-// Adds value[i]^2 of float32 values to the exact accumulator: see core/exact_sum.h. Returns through limbs.
+// Adds value[i]^2 of float32 values to the limbs of an exact accumulator: see core/exact_sum.h.
 void sum_of_squares(const Tensor& values, std::span<int64_t> exact_sum_limbs);
 
 // AdamW (Loshchilov and Hutter 2019), float32 states: weight is the master; `working` (float32 or bf16, may be
-// undefined or the master itself) receives the rounded result. gradient is multiplied by `gradient_scale`
-// first.
+// undefined or the master itself) receives the rounded result. gradient (either dtype) times `gradient_scale`
+// is used. Element by element: a slice gives the bits of the whole.
 struct AdamW {
   double learning_rate, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
   int64_t step = 1;  // from 1
