@@ -11,6 +11,9 @@ import sys
 STEPS, EXPERTS, RANKS, KILL_STEP, SNAPSHOT = 120, 8, 4, 58, 55
 
 
+START = 1_800_000_000  # seconds since 1970
+
+
 def metrics(rng):
     time_s, entropy = 3.0, 7.1
     # The kill after KILL_STEP takes the state back to SNAPSHOT.
@@ -23,7 +26,7 @@ def metrics(rng):
         time_s += seconds
         fade = math.exp(-step / 30)
         tokens = [int(768 * 6 * 2 * (1 + (share - 1) * fade) * rng.uniform(0.95, 1.05)) for share in skew]
-        line = {"step": step, "time_s": time_s, "generation": generation,
+        line = {"step": step, "time": START + time_s, "generation": generation,
                 "loss": 5.2 + 3.1 * math.exp(-step / 22) + rng.gauss(0, 0.05), "aux_loss": 0.01, "gradient_norm": 0.8,
                 "learning_rate": 0.003, "tokens": 3072, "seconds": seconds, "tokens_per_s": 3072 / seconds,
                 "exposed_comm_s": 0.08, "hidden_comm_s": 0.15, "bytes_sent": 18874368, "expert_tokens": tokens,
@@ -68,20 +71,20 @@ def write(folder, seed=1, text="def forward(self"):
 
     dump("run.json", {
         "format": 1, "name": "sample", "status": "finished", "command": "tessera train --config examples/moe.toml",
-        "started": "2026-11-21T03:50:00Z", "wall_s": lines[-1]["time_s"], "seed": seed, "steps": STEPS,
+        "started": "2026-11-21T03:50:00Z", "wall_s": lines[-1]["time"] - START, "seed": seed, "steps": STEPS,
         "model": {"model_type": "qwen3_moe", "hidden_size": 256}, "parameters": {"total": 12_900_000, "active": 5_800_000},
         "work": {"seq": 128, "micro_batch": 2, "global_batch": 24, "precision": "float32"},
         "layout": "fsdp=2,pp=2,ep=2", "processes": RANKS,
         "data": {"origin": "sources of torch", "tokens": 5_200_000, "unigram_entropy_nats": 7.1},
         "machine": {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 8.0}, "energy_kwh": None})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    lost = next(line["time_s"] for line in lines if line["step"] == KILL_STEP) + 0.05
-    resumed = next(line["time_s"] for line in lines if line["generation"] == 1)
-    events = [{"time_s": 3.0, "generation": 0, "event": "started"},
-              {"time_s": lost + 0.2, "generation": 1, "event": "worker_lost", "rank": 2, "reason": "killed by signal 9", "detect_s": 0.2},
-              {"time_s": resumed, "generation": 1, "event": "resumed", "source": "memory", "resume_s": resumed - lost - 0.2,
+    lost = next(line["time"] for line in lines if line["step"] == KILL_STEP) + 0.05
+    resumed = next(line["time"] for line in lines if line["generation"] == 1)
+    events = [{"time": START + 3.0, "generation": 0, "event": "started"},
+              {"time": lost + 0.2, "generation": 1, "event": "lost", "rank": 2, "detail": "worker 2 (rank 2) killed by signal 9", "detect_s": 0.2},
+              {"time": resumed, "generation": 1, "event": "resumed", "source": "memory", "resume_s": resumed - lost - 0.2,
                "steps_redone": KILL_STEP - SNAPSHOT + 1, "layout": "fsdp=2,pp=2,ep=2"},
-              {"time_s": lines[-1]["time_s"], "generation": 1, "event": "finished"}]
+              {"time": lines[-1]["time"], "generation": 1, "event": "finished"}]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     dump("plan.json", plan())
     dump("timeline.json", timeline())

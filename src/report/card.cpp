@@ -52,7 +52,7 @@ std::string summary_section(const RunFiles& files) {
         tile("held-out loss", fmt::format("{:.3f}", valid->loss), fmt::format("after step {}", valid->step));
   if (auto rate = steady_median(steps, "tokens_per_s")) tiles += tile("tokens/s", number_text(*rate), "median");
   auto lost = std::count_if(files.events.begin(), files.events.end(),
-                            [](const Json& event) { return text_at(event, "event") == "worker_lost"; });
+                            [](const Json& event) { return text_at(event, "event") == "lost"; });
   if (!files.events.empty()) tiles += tile("workers lost", std::to_string(lost));
   std::string error = text_at(files.run, "error");
   if (!error.empty()) tiles += "<p class=\"missing\">The run failed: " + escape(error) + "</p>\n";

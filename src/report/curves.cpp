@@ -66,7 +66,7 @@ std::string loss_section(const RunFiles& files) {
   valid.dots = true;
   std::string note;
   if (!valid.points.empty()) chart.series.push_back(valid);
-  if (auto entropy = number_at(files.run, "data.unigram_entropy_nats")) {
+  if (auto entropy = unigram_entropy(files)) {
     chart.horizontal.push_back({*entropy, fmt::format("unigram entropy {:.2f}", *entropy)});
     if (auto last = last_evaluation(steps))
       note = fmt::format(

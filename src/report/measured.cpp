@@ -35,6 +35,11 @@ std::optional<double> steady_median(const Steps& steps, std::string_view key) {
   return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
 }
 
+std::optional<double> unigram_entropy(const RunFiles& files) {
+  auto entropy = number_at(files.run, "data.unigram_entropy_nats");
+  return entropy ? entropy : number_at(files.data, "unigram_entropy_nats");
+}
+
 std::optional<Evaluation> last_evaluation(const Steps& steps) {
   for (auto line = steps.kept.rbegin(); line != steps.kept.rend(); ++line)
     if (auto loss = number_at(**line, "valid_loss"))

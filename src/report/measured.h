@@ -19,6 +19,9 @@ Steps sort_steps(const std::vector<Json>& metrics);
 // Median of a key over the kept steps, without the first two of each generation (caches and pools are cold).
 std::optional<double> steady_median(const Steps& steps, std::string_view key);
 
+// Entropy of the training tokens' frequencies, from run.json or from what `tessera data pack` wrote.
+std::optional<double> unigram_entropy(const RunFiles& files);
+
 struct Evaluation {
   int64_t step = 0;
   double loss = 0;

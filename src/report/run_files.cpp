@@ -1,6 +1,8 @@
 #include "report/run_files.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/file.h"
 #include "core/toml.h"
@@ -66,6 +68,19 @@ class Reader {
 
 const Json kNull, kEmptyList = Json::array();
 
+Error no_run(const std::filesystem::path& run_dir) {
+  return make_error(ErrorCode::not_found,
+                    "run directory {}: found none of the files of a run (run.json, metrics.jsonl, ...); "
+                    "give the folder that train.run_dir named",
+                    run_dir.string());
+}
+
+// Times are of the wall clock in the files and count from the start of the run on the page.
+void shift_times(std::vector<Json>& lines, double start) {
+  for (Json& line : lines)
+    if (auto time = number_at(line, "time")) line["time_s"] = *time - start;
+}
+
 }  // namespace
 
 const Json& json_at(const Json& object, std::string_view path) {
@@ -105,11 +120,17 @@ Result<RunFiles> read_run_files(const std::filesystem::path& run_dir) {
   files.calibration = reader.toml("calibration.toml");
   files.metrics = reader.json_lines("metrics.jsonl");
   files.events = reader.json_lines("events.jsonl");
-  if (reader.found() > 0) return files;
-  return make_error(ErrorCode::not_found,
-                    "run directory {}: found none of the files of a run (run.json, metrics.jsonl, ...); "
-                    "give the folder that train.run_dir named",
-                    run_dir.string());
+  files.data = reader.json("data.json");
+  files.problems.erase("data.json");  // only runs on text of one's own have it
+  if (reader.found() == 0) return no_run(run_dir);
+  double start = std::numeric_limits<double>::infinity();
+  for (const auto* lines : {&files.metrics, &files.events})
+    for (const Json& line : *lines)
+      if (auto time = number_at(line, "time"))
+        start = std::min(start, *time - number_at(line, "seconds").value_or(0));
+  shift_times(files.metrics, start);
+  shift_times(files.events, start);
+  return files;
 }
 
 std::optional<double> number_at(const Json& object, std::string_view path) {

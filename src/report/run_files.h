@@ -16,9 +16,9 @@ namespace tessera::report {
 using Json = nlohmann::json;
 
 struct RunFiles {
-  Json run, plan, memory, timeline, samples, calibration;  // null when absent
-  std::vector<Json> metrics, events;                       // one object per line
-  std::map<std::string, std::string> problems;             // file name -> why it cannot be shown
+  Json run, plan, memory, timeline, samples, calibration, data;  // null when absent
+  std::vector<Json> metrics, events;            // one object per line; time_s counts from the start
+  std::map<std::string, std::string> problems;  // file name -> why it cannot be shown
 
   // "" when the file could be read.
   std::string problem(const std::string& file) const;

@@ -25,7 +25,7 @@ void add_events(Gantt& gantt, const std::vector<Json>& events) {
     auto time = number_at(event, "time_s");
     std::string name = text_at(event, "event");
     if (!time) continue;
-    if (name == "worker_lost") {
+    if (name == "lost") {
       double lost = *time - number_at(event, "detect_s").value_or(0);
       gantt.marks.push_back({lost, "rank " + text_at(event, "rank") + " lost"});
       gantt.bars.push_back({kRecovery, lost, *time, kRecovery, "detection: " + seconds_text(*time - lost)});
@@ -116,7 +116,7 @@ std::string failures_section(const RunFiles& files) {
     return missing_html(files.problem("events.jsonl").empty() ? "events.jsonl is empty"
                                                               : files.problem("events.jsonl"));
   Table table;
-  table.head = {"event",       "reason",     "time",       "generation",  "rank",
+  table.head = {"event",       "what",       "time",       "generation",  "rank",
                 "detected in", "state from", "resumed in", "steps redone"};
   table.text_columns = 2;
   auto seconds = [](const Json& event, const char* key) {
@@ -124,7 +124,7 @@ std::string failures_section(const RunFiles& files) {
     return value ? seconds_text(*value) : "";
   };
   for (const Json& event : files.events)
-    table.rows.push_back({text_at(event, "event"), text_at(event, "reason"), seconds(event, "time_s"),
+    table.rows.push_back({text_at(event, "event"), text_at(event, "detail"), seconds(event, "time_s"),
                           text_at(event, "generation"), text_at(event, "rank"), seconds(event, "detect_s"),
                           text_at(event, "source"), seconds(event, "resume_s"),
                           text_at(event, "steps_redone")});
