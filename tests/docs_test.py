@@ -10,9 +10,3 @@ def test_every_link_in_the_documents_leads_to_a_file(root):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.relative_to(root)} leads to {target}"
 
-
-def test_every_part_has_its_page(root):
-    parts = re.findall(r"^\s*tessera_part\((\w+)", (root / "CMakeLists.txt").read_text(), re.MULTILINE)
-    for part in parts:
-        if any((root / "src" / part).rglob("*.cpp")):
-            assert (root / "docs" / f"{part}.md").exists(), f"docs/{part}.md"

@@ -17,6 +17,7 @@ inline int exit_status = 0;
 void report_error(const Error& error);
 
 void add_plan(CLI::App& app);
+void add_doctor(CLI::App& app);
 void add_report(CLI::App& app);
 // Built on torch.
 void add_calibrate(CLI::App& app);

@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   app.footer("Start with: tessera plan train --help");
   add_plan(app);
   add_report(app);
+  add_doctor(app);
 #ifdef TESSERA_WITH_TORCH
   add_calibrate(app);
   add_generate(app);
