@@ -30,8 +30,9 @@ pytestmark = pytest.mark.skipif(not MODEL.exists(), reason=f"no model at {MODEL}
 class Server:
     """`tessera serve` on a free port, until the end of the `with`."""
 
-    def __init__(self, tessera, *arguments):
-        self.process = subprocess.Popen([tessera, "serve", "--model", MODEL, "--port", "0", *arguments],
+    def __init__(self, tessera, *arguments, model=MODEL):
+        self.name = model.name
+        self.process = subprocess.Popen([tessera, "serve", "--model", model, "--port", "0", *arguments],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)", self.line)
@@ -49,7 +50,7 @@ class Server:
 
     def complete(self, prompt=PROMPT, **options):
         options = {"max_tokens": 16, "temperature": 0, **options}
-        return self.client.completions.create(model=NAME, prompt=prompt, **options)
+        return self.client.completions.create(model=self.name, prompt=prompt, **options)
 
     def text(self, prompt=PROMPT, **options):
         return self.complete(prompt, **options).choices[0].text

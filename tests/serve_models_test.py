@@ -1,0 +1,118 @@
+"""The server's forward pass against Hugging Face transformers, on small random models of each architecture."""
+import json
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from serve_openai_test import Server
+
+PROMPT = "Tiles of a mosaic, one for each rank."
+COMMON = dict(vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8,
+              num_key_value_heads=4, max_position_embeddings=128, initializer_range=0.15, bos_token_id=None,
+              eos_token_id=None, pad_token_id=None)
+LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+EXPERTS = dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=48, decoder_sparse_step=1)
+CONFIGS = {
+    "llama": transformers.LlamaConfig(**COMMON, tie_word_embeddings=False),
+    "llama-scaled-rope": transformers.LlamaConfig(
+        **COMMON, tie_word_embeddings=True, rope_theta=500_000.0, rope_scaling={**LLAMA3, "rope_theta": 500_000.0}),
+    "qwen3": transformers.Qwen3Config(**COMMON, head_dim=16, tie_word_embeddings=True),
+    "mixtral": transformers.MixtralConfig(**COMMON, num_local_experts=8, num_experts_per_tok=2, sliding_window=None),
+    "qwen3_moe": transformers.Qwen3MoeConfig(**COMMON, **EXPERTS, head_dim=16, norm_topk_prob=True),
+    "qwen3_moe-plain-weights": transformers.Qwen3MoeConfig(
+        **COMMON, **EXPERTS, head_dim=16, norm_topk_prob=False, mlp_only_layers=[1]),
+}
+
+
+def byte_tokenizer(path):
+    """One token for each byte, so that any text can be served."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(path))
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """saved(name) -> (Hugging Face model, its directory); norms are made random too, or they would test nothing."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            torch.manual_seed(5)
+            model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.dim() == 1:
+                        parameter.uniform_(0.5, 1.5)
+            folder = tmp_path_factory.mktemp(name)
+            model.save_pretrained(folder)
+            byte_tokenizer(folder / "tokenizer.json")
+            made[name] = model, folder
+        return made[name]
+
+    return make
+
+
+def generate(run_tessera, folder, *arguments):
+    result = run_tessera("generate", "--model", folder, "--prompt", PROMPT, "--json", "-", *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_greedy_tokens_equal_transformers(run_tessera, saved, name):
+    model, folder = saved(name)
+    ours = generate(run_tessera, folder, "--logits", "--max-tokens", "24")
+    prompt = torch.tensor([ours["prompt_tokens"]])
+    assert len(ours["prompt_tokens"]) == len(PROMPT)
+    with torch.no_grad():
+        expected = model(prompt).logits[0]
+    # float32 sums of up to 96 terms in another order, three layers deep: a few 1e-6 of the largest value each.
+    assert (torch.tensor(ours["logits"]) - expected).abs().max() < 5e-5 * expected.abs().max()
+    with torch.no_grad():
+        continued = model(torch.tensor([ours["prompt_tokens"] + ours["tokens"]])).logits[0]
+    assert continued[len(PROMPT) - 1:-1].argmax(-1).tolist() == ours["tokens"]
+
+
+def test_bf16_logits_are_as_near_to_float32_as_those_of_transformers(run_tessera, saved):
+    model, folder = saved("qwen3")
+    ours = generate(run_tessera, folder, "--logits", "--max-tokens", "1", "--dtype", "bf16")
+    prompt = torch.tensor([ours["prompt_tokens"]])
+    with torch.no_grad():
+        exact = model(prompt).logits[0]
+        theirs = model.to(torch.bfloat16)(prompt).logits[0].float()
+        model.to(torch.float32)
+    own_error = (torch.tensor(ours["logits"]) - exact).pow(2).mean().sqrt()
+    their_error = (theirs - exact).pow(2).mean().sqrt()
+    assert 0 < own_error < 1.5 * their_error
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3"])
+def test_ranks_of_any_number_give_the_same_answers(tessera, saved, name):
+    _, folder = saved(name)
+    jobs = [dict(prompt=PROMPT[:n], max_tokens=40, logprobs=3, temperature=t, seed=n) for n, t in [(9, 0), (30, 1)]]
+    answers = []
+    for layout in ("tp=1", "tp=2", "tp=4"):
+        with Server(tessera, "--layout", layout, model=folder) as server:
+            answers.append([server.complete(**job).choices[0] for job in jobs])
+    assert answers[1] == answers[0] and answers[2] == answers[0]
+
+
+def test_wrong_weights_are_one_readable_error(run_tessera, saved, tmp_path):
+    _, folder = saved("llama")
+    for source in folder.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 100}))
+    result = run_tessera("generate", "--model", tmp_path, "--prompt", "x")
+    assert result.returncode != 0 and result.stderr.startswith("error: ") and "gate_proj" in result.stderr
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    result = run_tessera("generate", "--model", tmp_path, "--prompt", "x")
+    assert result.returncode != 0 and "model.safetensors" in result.stderr
