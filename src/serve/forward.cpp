@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "serve/model.h"
+#include "serve/torch_error.h"
 
 namespace tessera::serve {
 
@@ -141,7 +142,7 @@ class ForwardPass {
     Tensor expert = empty({tokens_, moe.top_k}, at::kInt), weight = empty({tokens_, moe.top_k}, at::kFloat);
     kernels::route(logits, moe.top_k, moe.normalize_top_k, probabilities, expert, weight);
 
-    Tensor order = std::get<1>(at::sort(expert.view({-1}), /*stable=*/true));
+    Tensor order = std::get<1>(at::sort(expert.view({-1}), /*stable=*/std::optional<bool>(true), 0, false));
     Tensor position = at::empty_like(order);
     position.scatter_(0, order, at::arange(order.size(0), order.options()));
     Tensor counts = at::bincount(expert.view({-1}), {}, moe.experts).cpu();
@@ -259,7 +260,8 @@ Result<Tensor> ServedModel::forward(const StepBatch& batch, KvCache& cache) cons
     c10::InferenceMode no_gradients;
     return ForwardPass(*this, batch, cache).run(batch);
   } catch (const std::exception& failure) {
-    return make_error(ErrorCode::internal, "forward pass of {} tokens: {}", batch.num_tokens(), failure.what());
+    return make_error(ErrorCode::internal, "forward pass of {} tokens: {}", batch.num_tokens(),
+                      text_of(failure));
   }
 }
 

@@ -6,6 +6,7 @@
 #include "checkpoint/weight_reader.h"
 #include "layout/extents.h"
 #include "serve/model.h"
+#include "serve/torch_error.h"
 
 namespace tessera::serve {
 
@@ -144,7 +145,7 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, Gr
     TESSERA_RETURN_IF_ERROR(WeightLoader(reader, model, options).load());
     return model;
   } catch (const std::exception& failure) {
-    return make_error(ErrorCode::internal, "cannot load {}: {}", directory.string(), failure.what());
+    return make_error(ErrorCode::internal, "cannot load {}: {}", directory.string(), text_of(failure));
   }
 }
 
