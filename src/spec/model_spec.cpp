@@ -111,7 +111,9 @@ RopeSpec parse_rope(const json& config, Fields& fields) {
 MoeSpec parse_moe(const json& config, Architecture architecture, int64_t layers, int64_t ffn, Fields& fields) {
   MoeSpec moe;
   bool mixtral = architecture == Architecture::mixtral;
-  moe.experts = fields.positive(mixtral ? "num_local_experts" : "num_experts");
+  // Qwen3-MoE: published files say num_experts, those that transformers 5 writes say num_local_experts.
+  bool local = mixtral || (!config.contains("num_experts") && config.contains("num_local_experts"));
+  moe.experts = fields.positive(local ? "num_local_experts" : "num_experts");
   moe.top_k = fields.positive("num_experts_per_tok");
   moe.ffn = mixtral ? ffn : fields.positive("moe_intermediate_size");
   moe.normalize_top_k = mixtral || fields.flag_or("norm_topk_prob", false);

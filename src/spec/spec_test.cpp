@@ -46,6 +46,13 @@ TEST(ModelSpec, ConfigRoundTrips) {
   }
 }
 
+TEST(ModelSpec, BothNamesOfQwen3ExpertCountsAreRead) {
+  json config = qwen3_30b_a3b();
+  config["num_local_experts"] = config["num_experts"];
+  config.erase("num_experts");
+  EXPECT_EQ(parse_model_spec(config)->moe.experts, 128);
+}
+
 TEST(ModelSpec, UnknownArchitectureNamesTheNearest) {
   json config = llama_405b();
   config["model_type"] = "lama";
