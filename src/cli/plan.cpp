@@ -14,15 +14,18 @@ namespace tessera::cli {
 namespace {
 
 struct TrainOptions {
-  std::string model, cluster = "cpu", layout, precision = "bf16", numerics = "fast", json;
+  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json;
   int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
 };
 
-Result<Precision> parse_precision(const std::string& text) {
+// auto: bf16 where the cluster multiplies it faster than float32.
+Result<Precision> parse_precision(const std::string& text, const plan::Cluster& cluster) {
+  if (text == "auto")
+    return cluster.peak_bf16 > 1.2 * cluster.peak_float32 ? Precision::bf16 : Precision::float32;
   if (text == "float32") return Precision::float32;
   if (text == "bf16") return Precision::bf16;
-  return invalid("--precision {}: expected float32 or bf16", text);
+  return invalid("--precision {}: expected auto, float32 or bf16", text);
 }
 Result<Numerics> parse_numerics(const std::string& text) {
   if (text == "exact") return Numerics::exact;
@@ -42,7 +45,7 @@ Result<plan::Request> make_request(const TrainOptions& options) {
   plan::Request request;
   TESSERA_ASSIGN_OR_RETURN(request.model, plan::load_model(options.model));
   TESSERA_ASSIGN_OR_RETURN(request.cluster, plan::load_cluster(options.cluster));
-  TESSERA_ASSIGN_OR_RETURN(request.work.precision, parse_precision(options.precision));
+  TESSERA_ASSIGN_OR_RETURN(request.work.precision, parse_precision(options.precision, request.cluster));
   TESSERA_ASSIGN_OR_RETURN(request.work.numerics, parse_numerics(options.numerics));
   request.work.seq = options.seq;
   request.work.global_batch = options.batch;
@@ -95,7 +98,7 @@ void add_train(CLI::App& plan_command) {
   command->add_option("--batch", options->batch, "Sequences of one step")->required();
   command->add_option("--micro-batch", options->micro_batch, "Sequences of a micro-batch (default: tried)");
   command->add_option("--layout", options->layout, "Only this layout, such as fsdp=2,tp=2");
-  command->add_option("--precision", options->precision, "float32 or bf16")->capture_default_str();
+  command->add_option("--precision", options->precision, "auto, float32 or bf16")->capture_default_str();
   command->add_option("--numerics", options->numerics, "exact or fast")->capture_default_str();
   command->add_option("--tp-blocks", options->tp_blocks, "Parts of every sum that tp may split");
   command->add_option("--seq-chunks", options->seq_chunks, "Parts of every sum over tokens");
