@@ -98,9 +98,9 @@ void Unit::publish() {
   if (groups_.dp->size() > 1) check(groups_.dp->all_gather(bytes(slice), mutable_bytes(working_)));
 }
 
-int64_t Unit::bytes_kept() const {
-  return working_.nbytes() + moment1.nbytes() + moment2.nbytes() +
-         (context_.dtype() == at::kFloat ? 0 : master.nbytes());
+int64_t Unit::optimizer_bytes() const {
+  int64_t copied = context_.dtype() == at::kFloat ? 0 : master.nbytes();
+  return moment1.nbytes() + moment2.nbytes() + copied;
 }
 
 namespace {

@@ -67,7 +67,8 @@ class Unit {
   Tensor master, moment1, moment2;
   Tensor working_slice() const;  // where the rounded master goes
   void publish();
-  int64_t bytes_kept() const;
+  int64_t weight_bytes() const { return working_.nbytes(); }
+  int64_t optimizer_bytes() const;  // moments, and the master where it is not part of the weights
 
  private:
   const UnitTensor& find(Role role, int64_t expert) const;

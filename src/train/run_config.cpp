@@ -1,5 +1,6 @@
 #include "train/run_config.h"
 
+#include "data/packed_dataset.h"
 #include "data/synthetic.h"
 
 namespace tessera::train {
@@ -150,7 +151,13 @@ Result<Sources> open_sources(const RunConfig& run) {
     return invalid("data.source: got '{}', expected files or synthetic", run.data.source);
   if (run.data.train.empty())
     return invalid("data.train is empty: give the prefix of packed tokens (tessera data pack --out PREFIX)");
-  return invalid("data.source=files is not wired yet");
+  data::PackedOptions options{.seq = run.work.seq, .seed = run.seed, .vocab_size = run.model.vocab};
+  TESSERA_ASSIGN_OR_RETURN(auto train, data::PackedDataset::open(run.data.train, options));
+  Sources sources{std::move(train), nullptr};
+  if (run.data.valid.empty()) return sources;
+  options.shuffle = false;
+  TESSERA_ASSIGN_OR_RETURN(sources.valid, data::PackedDataset::open(run.data.valid, options));
+  return sources;
 }
 
 }  // namespace tessera::train

@@ -32,6 +32,7 @@ class Stage {
 
   void begin_step();
   model::Units& units() { return units_; }
+  const model::Units& units() const { return units_; }
   std::vector<Use> uses();  // in the order of make_units, a tied head after its embedding
   const model::LossSum& loss() const { return loss_; }
   const model::MoeStatistics& moe() const { return moe_; }

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <mutex>
@@ -7,6 +8,7 @@
 #include <unordered_map>
 
 #include "model/failure.h"
+#include "model/live_bytes.h"
 #include "schedule/schedule.h"
 #include "train/fingerprint.h"
 #include "train/initial_weights.h"
@@ -37,6 +39,18 @@ class ScalarSums {
   size_t at_ = 0;
 };
 
+double monotonic_seconds() {
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+constexpr const char* kEventNames[] = {"count", "forward", "backward", "reduce", "optimizer"};
+
+// Fixed-size form of an event, to be gathered.
+struct PackedEvent {
+  int64_t name = -1, slot = -1;
+  double begin_s = 0, end_s = 0;
+};
+
 // The gradient of one unit for this rank's slice: a unit used twice has its uses added in order of use.
 struct UnitGradient {
   model::Unit* unit;
@@ -57,7 +71,7 @@ class RankTrainer : public Trainer {
   std::vector<Piece> gradients() override;
   void abort(Error error) override;
   std::string current_operation() const override;
-  const std::vector<TimelineEvent>& timeline() const override { return timeline_; }
+  const std::vector<std::vector<TimelineEvent>>& timelines() const override { return timelines_; }
   const Layout& layout() const override { return options_.layout; }
   int64_t gradient_bytes_peak() const override { return stage_->gradient_meter().peak; }
 
@@ -70,6 +84,8 @@ class RankTrainer : public Trainer {
   ExactSum squared_norm(const std::vector<UnitGradient>& gradients) const;
   void update(int64_t step, double scale, const std::vector<UnitGradient>& gradients);
   void fill_report(ScalarSums& sums, StepReport& report) const;
+  void gather_timelines();
+  RankMemory memory() const;
   void make_fingerprints(double loss);
   uint64_t slice_sum(const model::Unit& unit, const Tensor& slice) const;
   template <class Body>
@@ -83,7 +99,8 @@ class RankTrainer : public Trainer {
   Schedule schedule_;
   std::vector<UnitGradient> kept_gradients_;
   std::vector<Fingerprint> fingerprints_;
-  std::vector<TimelineEvent> timeline_;
+  std::vector<TimelineEvent> timeline_;                // of this rank
+  std::vector<std::vector<TimelineEvent>> timelines_;  // of all
   Clock::time_point step_start_;
   mutable std::mutex operation_mutex_;
   std::string operation_;
@@ -113,9 +130,9 @@ void RankTrainer::timed(const char* name, int64_t slot, Body body) {
     std::lock_guard lock(operation_mutex_);
     operation_ = slot < 0 ? name : fmt::format("{} of slot {}", name, slot);
   }
-  double begin = seconds_since(step_start_);
+  double begin = monotonic_seconds();
   body();
-  timeline_.push_back({name, slot, begin, seconds_since(step_start_)});
+  timeline_.push_back({name, slot, begin, monotonic_seconds()});
   std::lock_guard lock(operation_mutex_);
   operation_.clear();
 }
@@ -256,6 +273,10 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
     auto counts = stage_->moe().expert_tokens;
     counts.resize(static_cast<size_t>(context_.spec.moe.experts), 0);
     for (int64_t count : counts) sums.add(count);
+    for (int64_t rank = 0; rank < context_.layout.processes(); ++rank) {
+      RankMemory mine = rank == context_.rank ? memory() : RankMemory();
+      for (int64_t bytes : {mine.weights, mine.optimizer, mine.gradients_peak, mine.peak}) sums.add(bytes);
+    }
     sums.reduce(*context_.groups.world);
     fill_report(sums, report);
   });
@@ -271,6 +292,7 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
     kept_gradients_ = std::move(gradients);
     make_fingerprints(report.loss);
   }
+  gather_timelines();
   TrafficCounters after = traffic(groups);
   report.bytes_sent = after.bytes_sent - before.bytes_sent;
   report.exposed_comm_s = after.exposed_s - before.exposed_s;
@@ -366,6 +388,33 @@ Result<std::string> RankTrainer::weights_hash() try {
   return fmt::format("{:016x}", static_cast<uint64_t>(total));
 } catch (const model::Failure& failure) {
   return failure.error().within("hash of the weights");
+}
+
+RankMemory RankTrainer::memory() const {
+  RankMemory memory{.gradients_peak = gradient_bytes_peak(), .peak = model::peak_live_bytes()};
+  for (const auto& unit : stage_->units().all) {
+    memory.weights += unit->weight_bytes();
+    memory.optimizer += unit->optimizer_bytes();
+  }
+  return memory;
+}
+
+void RankTrainer::gather_timelines() {
+  Group& world = *context_.groups.world;
+  auto longest = static_cast<float>(timeline_.size());
+  check(world.all_reduce_max({&longest, 1}));
+  auto each = static_cast<size_t>(longest), ranks = static_cast<size_t>(world.size());
+  std::vector<PackedEvent> mine(each), all(each * ranks);
+  for (size_t i = 0; i < timeline_.size(); ++i) {
+    const TimelineEvent& event = timeline_[i];
+    auto name = std::find(std::begin(kEventNames), std::end(kEventNames), event.name) - std::begin(kEventNames);
+    mine[i] = {name, event.slot, event.begin_s, event.end_s};
+  }
+  check(world.all_gather(bytes_of(std::span<const PackedEvent>(mine)), mutable_bytes_of(std::span(all))));
+  timelines_.assign(ranks, {});
+  for (size_t i = 0; i < all.size(); ++i)
+    if (all[i].name >= 0)
+      timelines_[i / each].push_back({kEventNames[all[i].name], all[i].slot, all[i].begin_s, all[i].end_s});
 }
 
 void RankTrainer::make_fingerprints(double loss) {

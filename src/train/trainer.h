@@ -47,6 +47,13 @@ struct TrainerOptions {
       make_group;
 };
 
+// Bytes of tensors of one rank. `peak` counts all that live (0 where the counting allocator is not installed).
+struct RankMemory {
+  int64_t weights = 0, optimizer = 0;  // kept between steps
+  int64_t gradients_peak = 0;
+  int64_t peak = 0;
+};
+
 struct StepReport {
   int64_t step = 0;
   double loss = 0;  // mean over the global batch's valid tokens; the same on every rank
@@ -58,13 +65,14 @@ struct StepReport {
   double exposed_comm_s = 0, hidden_comm_s = 0;
   uint64_t bytes_sent = 0;             // by this rank, in this step
   std::vector<int64_t> expert_tokens;  // per expert, summed over layers and ranks
+  std::vector<RankMemory> memory;      // per rank, so far
 };
 
 // One interval on this rank's timeline, for traces and reports.
 struct TimelineEvent {
   std::string name;  // "forward", "backward", "optimizer", "reduce"
   int64_t slot = -1;
-  double begin_s = 0, end_s = 0;  // since the start of the step
+  double begin_s = 0, end_s = 0;  // on the host's monotonic clock
 };
 
 // Hash of one quantity of a step, the same sum over elements as weights_hash(), in the order in which a step
@@ -102,8 +110,9 @@ class Trainer {
   virtual std::vector<Piece> gradients() = 0;
 
   virtual void abort(Error error) = 0;
-  virtual std::string current_operation() const = 0;               // for a watchdog; "" when idle
-  virtual const std::vector<TimelineEvent>& timeline() const = 0;  // of the last step
+  virtual std::string current_operation() const = 0;  // for a watchdog; "" when idle
+  // Of the last step, all ranks; ranks on other hosts have other clocks.
+  virtual const std::vector<std::vector<TimelineEvent>>& timelines() const = 0;
   virtual const Layout& layout() const = 0;
   // Peak bytes of gradient buffers (accumulators and leaves in flight) since creation.
   virtual int64_t gradient_bytes_peak() const = 0;
