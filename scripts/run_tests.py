@@ -35,7 +35,8 @@ def record_skip(name, why):
 
 def run(command, timeout, env=None):
     """Runs a command with its output on the terminal; True when it exits with 0 in time."""
-    print("+", *command, flush=True)
+    shown = command if len(command) <= 12 else [*command[:8], f"... ({len(command) - 8} more)"]
+    print("+", *shown, flush=True)
     try:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})}, start_new_session=True)
         return process.wait(timeout) == 0
