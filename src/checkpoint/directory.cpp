@@ -40,9 +40,14 @@ fs::path step_directory(const fs::path& directory, int64_t step) {
   return directory / fmt::format("{}{}", kStep, step);
 }
 
-std::string temporary_name(int64_t step) {
+fs::path without_slash(const fs::path& path) {
+  fs::path plain = path.lexically_normal();
+  return plain.has_filename() ? plain : plain.parent_path();
+}
+
+std::string temporary_name(int64_t step, std::string_view prefix) {
   std::random_device random;
-  return fmt::format("{}{}{}-{:08x}", kTemporary, kStep, step, static_cast<uint32_t>(random()));
+  return fmt::format("{}{}{}-{:08x}", prefix, kStep, step, static_cast<uint32_t>(random()));
 }
 
 int64_t step_of(const fs::path& checkpoint) {

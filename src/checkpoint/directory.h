@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/result.h"
@@ -12,9 +13,11 @@
 namespace tessera::checkpoint {
 
 std::filesystem::path step_directory(const std::filesystem::path& directory, int64_t step);
+// "a/step-7/" and "a/./step-7" as "a/step-7", which has a parent and a name.
+std::filesystem::path without_slash(const std::filesystem::path& path);
 // A fresh name for a save under way; differs between saves, so that one left over or still running elsewhere is
-// never mixed up with it.
-std::string temporary_name(int64_t step);
+// never mixed up with it. Names with another prefix are not taken for saves.
+std::string temporary_name(int64_t step, std::string_view prefix = ".tmp-");
 // N of ".../step-N", or -1.
 int64_t step_of(const std::filesystem::path& checkpoint);
 

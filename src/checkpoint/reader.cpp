@@ -15,8 +15,7 @@ namespace {
 constexpr size_t kProblemsShown = 3;
 
 std::string name_of(const std::filesystem::path& checkpoint) {
-  auto name = checkpoint.filename();
-  return (name.empty() ? checkpoint.parent_path().filename() : name).string();
+  return checkpoint.filename().string();
 }
 
 Error damaged(const std::filesystem::path& checkpoint, std::string_view what) {
@@ -35,8 +34,8 @@ CheckpointReader::CheckpointReader(std::filesystem::path directory, Manifest man
   }
 }
 
-Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open(const std::filesystem::path& directory,
-                                                                 Verify verify) {
+Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open_unguarded(
+    const std::filesystem::path& directory, Verify verify) {
   auto text = read_file(directory / kManifestFile);
   if (!text && !std::filesystem::is_directory(directory))
     return make_error(ErrorCode::not_found, "{}: no such checkpoint", directory.string());
@@ -56,6 +55,11 @@ Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open(const std::file
   auto damages = reader->verify();
   if (!damages.empty()) return damages.front();
   return reader;
+}
+
+Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open(const std::filesystem::path& directory,
+                                                                 Verify verify) {
+  return guarded(directory.string(), [&] { return open_unguarded(without_slash(directory), verify); });
 }
 
 Error CheckpointReader::damage(std::string_view what) const {

@@ -50,6 +50,8 @@ class CheckpointReader : public PieceReader {
 
  private:
   CheckpointReader(std::filesystem::path directory, Manifest manifest);
+  static Result<std::unique_ptr<CheckpointReader>> open_unguarded(const std::filesystem::path& directory,
+                                                                  Verify verify);
   Status open_files();
   Result<std::string> read_small(const std::string& name) const;
   Status verify_head(const ManifestFile& file, const OpenFile& opened) const;

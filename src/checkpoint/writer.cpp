@@ -49,7 +49,9 @@ Result<TextFiles> side_files(const WriterOptions& options, const TrainingRecord&
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(WriterOptions options, std::unique_ptr<Group> group)
-    : options_(std::move(options)), group_(std::move(group)) {}
+    : options_(std::move(options)), group_(std::move(group)) {
+  group_->set_timeout(options_.timeout_s);
+}
 
 CheckpointWriter::~CheckpointWriter() {
   join();
@@ -70,7 +72,14 @@ Status CheckpointWriter::start(const TrainingRecord& record, std::span<const Pie
   last_.reset();
   reported_ = false;
   running_ = true;
-  thread_ = std::thread([this] { run(); });
+  Status launched = guarded("thread of a save", [this]() -> Status {
+    thread_ = std::thread([this] { run(); });
+    return {};
+  });
+  if (!launched.ok()) {
+    running_ = false;
+    last_ = launched.error();
+  }
   return before;
 }
 

@@ -35,6 +35,7 @@ struct WriterOptions {
   int64_t keep = 3;                           // newest checkpoints that stay; 0: all
   int64_t max_file_bytes = int64_t{5} << 30;  // of one safetensors file
   int64_t extent_bytes = 64 << 20;            // of values under one hash
+  double timeout_s = 1800;                    // that a rank waits for the slowest one
   std::string config_json;                    // text of config.json; empty: made from `model`
   std::vector<std::filesystem::path> copies;  // files copied in under their names, such as tokenizer.json
 };

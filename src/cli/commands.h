@@ -24,5 +24,6 @@ void add_calibrate(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_verify(CLI::App& app);
+void add_checkpoint(CLI::App& app);
 
 }  // namespace tessera::cli

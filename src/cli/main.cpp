@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   add_generate(app);
   add_serve(app);
   add_verify(app);
+  add_checkpoint(app);
 #endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
