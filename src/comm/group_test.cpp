@@ -13,6 +13,7 @@ namespace {
 using comm::make_groups;
 using comm::on_ranks;
 using comm::pattern;
+using comm::same;
 using comm::Transport;
 
 class GroupOn : public testing::TestWithParam<Transport> {};
@@ -32,8 +33,7 @@ TEST_P(GroupOn, AllGatherGivesEveryRankEveryBlock) {
         ASSERT_TRUE(group.all_gather(mine, all).ok());
         for (int64_t r = 0; r < n; ++r) {
           std::vector<std::byte> expected = pattern(r, 0, bytes);
-          ASSERT_TRUE(
-              std::equal(expected.begin(), expected.end(), all.begin() + r * static_cast<int64_t>(bytes)));
+          ASSERT_TRUE(same(std::span(all).subspan(static_cast<size_t>(r) * bytes, bytes), expected));
         }
       }
     });
@@ -71,7 +71,7 @@ struct Blocks {
   }
   bool arrived(int64_t rank) const {
     for (size_t peer = 0; peer < in.size(); ++peer) {
-      if (in[peer] != pattern(static_cast<int64_t>(peer), rank, in[peer].size())) return false;
+      if (!same(in[peer], pattern(static_cast<int64_t>(peer), rank, in[peer].size()))) return false;
     }
     return true;
   }
@@ -96,7 +96,7 @@ TEST_P(GroupOn, BroadcastFromEveryRootReachesAll) {
         for (size_t bytes : kSizes) {
           std::vector<std::byte> data = pattern(group.rank(), 3, bytes);
           ASSERT_TRUE(group.broadcast(root, data).ok());
-          ASSERT_EQ(data, pattern(root, 3, bytes));
+          ASSERT_TRUE(same(data, pattern(root, 3, bytes)));
         }
       }
     });
@@ -106,7 +106,7 @@ TEST_P(GroupOn, BroadcastFromEveryRootReachesAll) {
 TEST_P(GroupOn, AllReduceEqualsBruteForce) {
   for (int64_t n = 1; n <= 5; ++n) {
     on_ranks(GetParam(), n, [&](Group& group) {
-      for (size_t count : {0u, 1u, 3u, 1000u, 60007u}) {
+      for (size_t count : {0u, 1u, 3u, 1000u, 20011u}) {
         auto value = [](int64_t rank, size_t i) { return static_cast<int64_t>(i) * 3 - rank * rank * 1000003; };
         std::vector<int64_t> sums(count);
         std::vector<float> greatest(count);
@@ -171,7 +171,7 @@ TEST_P(GroupOn, MutualLargeSendsBeforeReceivesDoNotBlock) {
         std::vector<std::byte> got(kBytes);
         if (peer == group.rank()) continue;
         ASSERT_TRUE(group.recv(peer, got).ok());
-        ASSERT_EQ(got, pattern(peer, group.rank(), kBytes));
+        ASSERT_TRUE(same(got, pattern(peer, group.rank(), kBytes)));
       }
     }
   });
@@ -180,7 +180,7 @@ TEST_P(GroupOn, MutualLargeSendsBeforeReceivesDoNotBlock) {
 TEST_P(GroupOn, LargeSendArrivesWhileTheSenderComputes) {
   std::atomic<bool> arrived{false};
   on_ranks(GetParam(), 2, [&](Group& group) {
-    std::vector<std::byte> data = pattern(0, 1, 9 << 20);
+    std::vector<std::byte> data = pattern(0, 1, 4 << 20);
     if (group.rank() == 0) {
       ASSERT_TRUE(group.send(1, data).ok());
       Deadline patience = Deadline::after(10);
@@ -189,7 +189,7 @@ TEST_P(GroupOn, LargeSendArrivesWhileTheSenderComputes) {
     } else {
       std::vector<std::byte> got(data.size());
       ASSERT_TRUE(group.recv(0, got).ok());
-      EXPECT_EQ(got, data);
+      EXPECT_TRUE(same(got, data));
       arrived = true;
     }
   });
@@ -204,7 +204,7 @@ TEST_P(GroupOn, BytesSentBeforeAGroupIsDestroyedStayReadable) {
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_TRUE(groups[1]->recv(0, got).ok());
-  EXPECT_EQ(got, data);
+  EXPECT_TRUE(same(got, data));
   sender.join();
   Status more = groups[1]->recv(0, got);
   EXPECT_EQ(more.error().code, ErrorCode::unavailable);
@@ -227,7 +227,7 @@ TEST_P(GroupOn, RandomMixOfAsynchronousAndSynchronousArrives) {
           ASSERT_TRUE(group.send((group.rank() + 1) % n, pattern(group.rank(), 9, 1300000)).ok());
           std::vector<std::byte> got(1300000);
           ASSERT_TRUE(group.recv((group.rank() + n - 1) % n, got).ok());
-          ASSERT_EQ(got, pattern((group.rank() + n - 1) % n, 9, got.size()));
+          ASSERT_TRUE(same(got, pattern((group.rank() + n - 1) % n, 9, got.size())));
         }
         if (choice < 2) continue;
         blocks.push_back(std::make_unique<Blocks>(group.rank(), n, round));
