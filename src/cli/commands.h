@@ -25,5 +25,7 @@ void add_generate(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_checkpoint(CLI::App& app);
+void add_tokenizer(CLI::App& app);
+void add_data(CLI::App& app);
 
 }  // namespace tessera::cli

@@ -53,6 +53,8 @@ int main(int argc, char** argv) {
   add_verify(app);
   add_checkpoint(app);
 #endif
+  add_tokenizer(app);
+  add_data(app);
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
   return exit_status;
