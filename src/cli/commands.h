@@ -27,5 +27,7 @@ void add_verify(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
+void add_launch(CLI::App& app);
+void add_drill(CLI::App& app);
 
 }  // namespace tessera::cli

@@ -52,6 +52,8 @@ int main(int argc, char** argv) {
   add_serve(app);
   add_verify(app);
   add_checkpoint(app);
+  add_launch(app);
+  add_drill(app);
 #endif
   add_tokenizer(app);
   add_data(app);

@@ -4,6 +4,7 @@
 //   TESSERA_FAULT=kill@7:begin     SIGKILL before step 7
 //   TESSERA_FAULT=kill@7:middle    SIGKILL half a step's time into step 7
 //   TESSERA_FAULT=kill@7:save      SIGKILL while the checkpoint after step 7 is being written
+//   TESSERA_FAULT=kill@7:together  SIGKILL before step 7, once WORLD_SIZE workers have come there
 //   TESSERA_FAULT=stop@7:middle    SIGSTOP: the process stays, and does nothing
 #pragma once
 
@@ -18,7 +19,7 @@
 namespace tessera::resilience {
 
 struct Fault {
-  enum Moment { begin, middle, save } moment = begin;
+  enum Moment { begin, middle, save, together } moment = begin;
   int signal = 0;
   int64_t step = 0;
 };

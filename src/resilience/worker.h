@@ -57,7 +57,7 @@ struct Job {
   std::vector<std::filesystem::path> checkpoint_copies;  // files copied into them, such as tokenizer.json
   std::string optimizer_text;                            // settings kept in them, as text
 
-  TrainerFactory make_trainer;              // usually train::Trainer::create
+  TrainerFactory make_trainer;              // train::Trainer::create when empty
   const std::atomic<bool>* stop = nullptr;  // when true, the job ends in order after the present step
 
   // Called on every rank when a generation is ready to step; on rank 0 after each step and evaluation.

@@ -1,0 +1,120 @@
+// tessera launch: starts and supervises the workers of a job.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/commands.h"
+#include "resilience/fault.h"
+#include "resilience/launcher.h"
+
+namespace tessera::cli {
+namespace {
+
+using resilience::Event;
+using resilience::LaunchOptions;
+using resilience::OutputLine;
+
+struct Arguments {
+  int64_t workers = 1, spares = 0, max_restarts = 3;
+  std::string run_dir;
+  std::vector<std::string> faults, command;
+};
+
+resilience::StopRequest stop_request;
+
+void on_signal(int number) {
+  stop_request.signal = number;
+  ++stop_request.count;
+}
+
+// Output of rank 0 stays as it is, so that `launch -- train --json -` can be read by a program.
+void print_line(const OutputLine& line, int64_t rank) {
+  std::FILE* out = line.error ? stderr : stdout;
+  if (rank == 0 && !line.error)
+    std::fprintf(out, "%s\n", line.text.c_str());
+  else if (rank >= 0)
+    std::fprintf(out, "[%ld] %s\n", static_cast<long>(rank), line.text.c_str());
+  else
+    std::fprintf(out, "[worker %ld] %s\n", static_cast<long>(line.worker), line.text.c_str());
+  std::fflush(out);
+}
+
+// "2:kill@40:middle": worker 2 and its fault.
+Result<std::map<int64_t, std::string>> parse_faults(const std::vector<std::string>& texts) {
+  std::map<int64_t, std::string> faults;
+  for (const std::string& text : texts) {
+    size_t colon = text.find(':');
+    if (colon == std::string::npos || text.find_first_not_of("0123456789") != colon)
+      return invalid("--fault is WORKER:FAULT such as 2:kill@40:middle, got '{}'", text);
+    std::string fault = text.substr(colon + 1);
+    TESSERA_ASSIGN_OR_RETURN(auto checked, resilience::parse_fault(fault));
+    faults[std::stoll(text.substr(0, colon))] = checked.signal != 0 ? fault : "";
+  }
+  return faults;
+}
+
+Result<LaunchOptions> launch_options(const Arguments& arguments) {
+  TESSERA_ASSIGN_OR_RETURN(auto faults, parse_faults(arguments.faults));
+  LaunchOptions options;
+  options.workers = arguments.workers;
+  options.spares = arguments.spares;
+  options.max_restarts = arguments.max_restarts;
+  options.run_dir = arguments.run_dir;
+  std::error_code failure;
+  options.command = {std::filesystem::read_symlink("/proc/self/exe", failure).string()};
+  options.command.insert(options.command.end(), arguments.command.begin(), arguments.command.end());
+  options.environment = [faults](int64_t worker) {
+    std::map<std::string, std::string> variables;
+    if (faults.count(worker)) variables["TESSERA_FAULT"] = faults.at(worker);
+    return variables;
+  };
+  options.on_line = print_line;
+  options.on_event = [](const Event& event) {
+    if (event.event == "failed") return;  // the error says it
+    std::fprintf(stderr, "launch: %s\n", resilience::to_line(event).c_str());
+  };
+  options.stop = &stop_request;
+  return options;
+}
+
+Status run_launch(const Arguments& arguments) {
+  TESSERA_ASSIGN_OR_RETURN(LaunchOptions options, launch_options(arguments));
+  ::signal(SIGINT, on_signal);
+  ::signal(SIGTERM, on_signal);
+  TESSERA_ASSIGN_OR_RETURN(auto result, resilience::launch(options));
+  if (result.stopped) exit_status = 128 + stop_request.signal;
+  return {};
+}
+
+}  // namespace
+
+void add_launch(CLI::App& app) {
+  auto* command = app.add_subcommand("launch", "Start and supervise the workers of a job");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("-n,--workers", arguments->workers, "Ranks of the job")->check(CLI::PositiveNumber);
+  command
+      ->add_option("--max-restarts", arguments->max_restarts,
+                   "Rounds in which lost workers are replaced; then fewer ranks go on")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--spares", arguments->spares, "Further workers that wait to take over")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--run-dir", arguments->run_dir, "Where events.jsonl and logs of the workers go");
+  command->add_option("--fault", arguments->faults,
+                      "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...");
+  command->add_option("command", arguments->command, "Subcommand of tessera that each worker runs, after --")
+      ->required();
+  command->footer(
+      "Examples:\n"
+      "  tessera launch -n 4 -- train --config examples/moe.toml layout=fsdp=2,ep=2,pp=2\n"
+      "  tessera launch -n 4 --spares 1 --run-dir runs/a -- train --config my.toml train.run_dir=runs/a\n"
+      "Ctrl-C or SIGTERM: the workers finish their step, save and end; a second one ends them at once.");
+  command->callback([arguments] {
+    if (Status status = run_launch(*arguments); !status.ok()) report_error(status.error());
+  });
+}
+
+}  // namespace tessera::cli
