@@ -27,6 +27,8 @@ void add_verify(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
+#ifdef TESSERA_WITH_TORCH
+void add_train(CLI::App& app);
 void add_launch(CLI::App& app);
 void add_drill(CLI::App& app);
 

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   add_checkpoint(app);
   add_launch(app);
   add_drill(app);
+  add_train(app);
 #endif
   add_tokenizer(app);
   add_data(app);

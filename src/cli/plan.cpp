@@ -87,7 +87,7 @@ Status run(const TrainOptions& options) {
   return {};
 }
 
-void add_train(CLI::App& plan_command) {
+void add_plan_train(CLI::App& plan_command) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = plan_command.add_subcommand("train", "Rank the layouts of a training run");
   command->add_option("--model", options->model, "Name in the catalogue, or path of a config.json")->required();
@@ -124,7 +124,7 @@ void add_plan(CLI::App& app) {
   command->require_subcommand(1);
   command->footer(fmt::format("Models: {}\nClusters: {}", fmt::join(plan::model_names(), ", "),
                               fmt::join(plan::cluster_names(), ", ")));
-  add_train(*command);
+  add_plan_train(*command);
 }
 
 }  // namespace tessera::cli

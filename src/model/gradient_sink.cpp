@@ -40,10 +40,13 @@ void GradientSink::send(Tensor leaf) {
   meter_.change(leaf.nbytes());
   sent_ = std::move(leaf);
   exchange_ = unit_.groups().replicas->start_all_to_all(std::move(out), std::move(in));
+  meter_.sending.push_back(this);
+  if (meter_.sending.size() > GradientMeter::kSendsUnderWay) meter_.sending.front()->receive();
 }
 
 void GradientSink::receive() {
   if (!exchange_) return;
+  std::erase(meter_.sending, this);
   Status status = exchange_->wait();
   exchange_.reset();
   meter_.change(-sent_.nbytes());

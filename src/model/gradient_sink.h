@@ -7,6 +7,7 @@
 // one slice; others are added up where they are and sent once, after the last slot.
 #pragma once
 
+#include <deque>
 #include <memory>
 
 #include "model/tree.h"
@@ -14,9 +15,14 @@
 
 namespace tessera::model {
 
-// Bytes of gradient buffers of one rank, now and at the peak.
+class GradientSink;
+
+// What the sinks of one rank share: bytes of gradient buffers, now and at the peak, and the sends under way, of which
+// there are few, so that whole leaves do not pile up.
 struct GradientMeter {
+  static constexpr size_t kSendsUnderWay = 2;
   int64_t now = 0, peak = 0;
+  std::deque<GradientSink*> sending;
   void change(int64_t bytes) {
     now += bytes;
     if (now > peak) peak = now;
@@ -38,7 +44,7 @@ class GradientSink {
 
  private:
   void send(Tensor leaf);
-  void receive();
+  void receive();  // waits for this sink's send, if there is one, and adds what came
   void add_up(std::vector<Tensor> leaves);
 
   Context& context_;

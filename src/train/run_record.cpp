@@ -21,6 +21,10 @@ std::string utc_now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
 
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 json machine() {
   char host[256] = "";
   ::gethostname(host, sizeof host - 1);
@@ -96,7 +100,7 @@ Status RunRecord::step(const StepReport& report, const std::vector<std::vector<T
   memory_ = report.memory;
   double tokens_per_s = static_cast<double>(report.tokens) / report.seconds;
   line_ = {{"step", report.step},
-           {"time_s", seconds_since(start_)},
+           {"time", unix_seconds()},
            {"generation", generation_},
            {"loss", report.loss},
            {"aux_loss", report.aux_loss},

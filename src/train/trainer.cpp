@@ -229,10 +229,15 @@ void RankTrainer::fill_report(ScalarSums& sums, StepReport& report) const {
   report.loss = report.tokens > 0 ? nats / static_cast<double>(report.tokens) : 0;
   report.gradient_norm = std::sqrt(sums.next_exact());
   double balance = sums.next_exact();
-  if (context_.spec.moe.experts == 0) return;
-  report.aux_loss = balance * model::balance_loss_factor(context_);
+  if (context_.spec.moe.experts > 0) report.aux_loss = balance * model::balance_loss_factor(context_);
   for (int64_t expert = 0; expert < context_.spec.moe.experts; ++expert)
     report.expert_tokens.push_back(sums.next());
+  for (int64_t rank = 0; rank < context_.layout.processes(); ++rank) {
+    RankMemory memory;
+    for (int64_t* bytes : {&memory.weights, &memory.optimizer, &memory.gradients_peak, &memory.peak})
+      *bytes = sums.next();
+    report.memory.push_back(memory);
+  }
 }
 
 TrafficCounters traffic(const std::vector<Group*>& groups) {
