@@ -16,20 +16,20 @@ inline int exit_status = 0;
 // Prints "error: ..." on standard error and sets a non-zero exit status.
 void report_error(const Error& error);
 
-void add_plan(CLI::App& app);
-void add_doctor(CLI::App& app);
-void add_report(CLI::App& app);
-// Built on torch.
-void add_calibrate(CLI::App& app);
-void add_generate(CLI::App& app);
-void add_serve(CLI::App& app);
-void add_verify(CLI::App& app);
-void add_checkpoint(CLI::App& app);
-void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
-#ifdef TESSERA_WITH_TORCH
-void add_train(CLI::App& app);
-void add_launch(CLI::App& app);
+void add_doctor(CLI::App& app);
+void add_plan(CLI::App& app);
+void add_report(CLI::App& app);
+void add_tokenizer(CLI::App& app);
+
+// Built on torch; defined where TESSERA_WITH_TORCH is.
+void add_calibrate(CLI::App& app);
+void add_checkpoint(CLI::App& app);
 void add_drill(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_launch(CLI::App& app);
+void add_serve(CLI::App& app);
+void add_train(CLI::App& app);
+void add_verify(CLI::App& app);
 
 }  // namespace tessera::cli

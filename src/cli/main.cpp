@@ -44,10 +44,17 @@ int main(int argc, char** argv) {
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.footer("Start with: tessera plan train --help");
   add_plan(app);
+  add_tokenizer(app);
+  add_data(app);
   add_report(app);
   add_doctor(app);
 #ifdef TESSERA_WITH_TORCH
   add_calibrate(app);
+  add_launch(app);
+  add_train(app);
+  add_verify(app);
+  add_drill(app);
+  add_checkpoint(app);
   add_generate(app);
   add_serve(app);
   add_verify(app);
@@ -56,8 +63,6 @@ int main(int argc, char** argv) {
   add_drill(app);
   add_train(app);
 #endif
-  add_tokenizer(app);
-  add_data(app);
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
   return exit_status;

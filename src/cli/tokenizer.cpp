@@ -89,7 +89,7 @@ Status train(const TrainOptions& options) {
                                    {"seconds", seconds}});
 }
 
-void add_train(CLI::App& parent) {
+void add_tokenizer_train(CLI::App& parent) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = parent.add_subcommand("train", "Learn a byte-level BPE vocabulary from text");
   add_text_arguments(*command, options->text);
@@ -201,7 +201,7 @@ void add_encode(CLI::App& parent) {
 void add_tokenizer(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenizer", "Learn vocabularies; turn text into tokens and back");
   command->require_subcommand(1);
-  add_train(*command);
+  add_tokenizer_train(*command);
   add_encode(*command);
 }
 

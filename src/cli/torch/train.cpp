@@ -1,8 +1,7 @@
 // tessera train: one worker of a training job; alone it is the whole job.
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <unistd.h>
-
-#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
