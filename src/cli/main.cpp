@@ -57,11 +57,6 @@ int main(int argc, char** argv) {
   add_checkpoint(app);
   add_generate(app);
   add_serve(app);
-  add_verify(app);
-  add_checkpoint(app);
-  add_launch(app);
-  add_drill(app);
-  add_train(app);
 #endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   CLI11_PARSE(app, argc, argv);
