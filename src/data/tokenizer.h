@@ -66,7 +66,8 @@ class Tokenizer {
   struct Token {
     std::string bytes;
     bool special = false;
-    bool fallback = false;  // one byte of what has no token of its own; another token with these bytes goes first
+    bool fallback =
+        false;  // one byte of what has no token of its own; another token with these bytes goes first
   };
   // Fills the id -> bytes table; of equal bytes the first id answers token_to_id.
   void set_tokens(std::vector<Token> tokens);
