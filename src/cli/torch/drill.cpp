@@ -67,6 +67,7 @@ void add_drill(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   command->add_option("--json", arguments->json, "Write the rows as JSON; - for standard output");
   command->add_option("--fault", arguments->faults, "Only these rows")
+      ->allow_extra_args(false)
       ->check(CLI::IsMember({"kill_worker", "kill_all", "stop_worker", "no_spare", "kill_during_save"}));
   command->add_option("--folder", arguments->folder, "Keep logs, events and checkpoints here");
   command->footer(

@@ -103,8 +103,10 @@ void add_launch(CLI::App& app) {
   command->add_option("--spares", arguments->spares, "Further workers that wait to take over")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--run-dir", arguments->run_dir, "Where events.jsonl and logs of the workers go");
-  command->add_option("--fault", arguments->faults,
-                      "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...");
+  command
+      ->add_option("--fault", arguments->faults,
+                   "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...")
+      ->allow_extra_args(false);
   command->add_option("command", arguments->command, "Subcommand of tessera that each worker runs, after --")
       ->required();
   command->footer(
