@@ -3,8 +3,12 @@
 #include <array>
 #include <optional>
 
+#include "plan/search.h"
+
 namespace tessera::resilience {
 namespace {
+
+constexpr int64_t kPlanned = 8;  // numbers of ranks next below the wanted one that the planner looks at
 
 // Compared lexicographically; less is better.
 using Cost = std::array<int64_t, 5>;
@@ -49,13 +53,30 @@ std::optional<Layout> best_layout(int64_t ranks, const ModelSpec& model, const W
   return best;
 }
 
+std::optional<Layout> planned_layout(int64_t ranks, const ModelSpec& model, const Work& work,
+                                     const plan::Cluster& cluster) {
+  plan::Request request{model, work, cluster, ranks};
+  request.trainable = true;
+  auto found = plan::search(request);
+  if (!found) return std::nullopt;
+  for (const plan::Prediction& prediction : found->ranked)
+    if (validate(model, work, prediction.layout).ok()) return prediction.layout;
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::map<int64_t, std::string> layouts_of_equal_work(const ModelSpec& model, const Work& work,
-                                                     const Layout& wanted) {
+                                                     const Layout& wanted, const std::string& cluster) {
+  auto machine = plan::load_cluster(cluster);
   std::map<int64_t, std::string> layouts;
-  for (int64_t ranks = 1; ranks < wanted.processes(); ++ranks)
-    if (auto layout = best_layout(ranks, model, work, wanted)) layouts[ranks] = to_string(*layout);
+  for (int64_t ranks = 1; ranks < wanted.processes(); ++ranks) {
+    std::optional<Layout> layout;
+    if (machine && ranks >= wanted.processes() - kPlanned)
+      layout = planned_layout(ranks, model, work, *machine);
+    if (!layout) layout = best_layout(ranks, model, work, wanted);
+    if (layout) layouts[ranks] = to_string(*layout);
+  }
   layouts[wanted.processes()] = to_string(wanted);
   return layouts;
 }

@@ -30,6 +30,9 @@ class LaunchedLink : public Link {
   }
   void ignore() override { liaison_->ignore(); }
   void progress(int64_t steps_done) override { liaison_->progress(steps_done); }
+  void say_steps(int64_t steps_done) override {
+    (void)liaison_->store().set(key::steps, std::to_string(steps_done));
+  }
   bool stop_wanted() const override { return liaison_->stop_wanted(); }
   void say_running(int64_t generation, const Running& running) override {
     (void)liaison_->store().set(key::running(generation), encode(running));
@@ -67,6 +70,7 @@ class StaticLink : public Link {
   void attend(int64_t, Liaison::Callbacks) override {}
   void ignore() override {}
   void progress(int64_t) override {}
+  void say_steps(int64_t) override {}
   bool stop_wanted() const override { return false; }
   void say_running(int64_t, const Running&) override {}
   Status say_done(int64_t, const std::string&) override { return {}; }

@@ -20,7 +20,8 @@ class Link {
   virtual Result<std::optional<Plan>> join(int64_t after, const Report& report, Deadline deadline) = 0;
   virtual void attend(int64_t generation, Liaison::Callbacks callbacks) = 0;
   virtual void ignore() = 0;
-  virtual void progress(int64_t steps_done) = 0;
+  virtual void progress(int64_t steps_done) = 0;   // of this worker, in its next sign of life
+  virtual void say_steps(int64_t steps_done) = 0;  // of the job, at once
   virtual bool stop_wanted() const = 0;
   virtual void say_running(int64_t generation, const Running& running) = 0;
   virtual Status say_done(int64_t generation, const std::string& result) = 0;

@@ -5,6 +5,7 @@
 //                  {"stop":true} finish the step, save, end | {"end":E} leave; E is "" or an error
 //   report/G/W     worker W's Report for generation G
 //   beat/W         JSON: {"n":count,"step":S,"operation":O}, overwritten about every 200 ms
+//   steps          steps completed by the job; by rank 0 after each step
 //   running/G      JSON: {"first_step":S,"source":"memory","layout":L}; by rank 0 after its first step of G
 //   done/G/W       JSON of the worker's result, when it has finished all steps
 //   fatal/W        text of an error that a new generation would not cure
@@ -51,6 +52,7 @@ namespace key {
 std::string order(int64_t number);
 std::string report(int64_t generation, int64_t worker);
 std::string beat(int64_t worker);
+inline const std::string steps = "steps";
 std::string running(int64_t generation);
 std::string done(int64_t generation, int64_t worker);
 std::string fatal(int64_t worker);

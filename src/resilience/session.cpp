@@ -189,6 +189,7 @@ Status Session::run_step(int64_t step) {
   state_.usual_step_s = report.seconds;
   link_.progress(done);
   if (generation_.rank == 0) {
+    link_.say_steps(done);
     if (!running_said_) link_.say_running(plan_.generation, {generation_.first_step, generation_.source});
     running_said_ = true;
     if (job_.on_step) job_.on_step(report, *trainer_);
