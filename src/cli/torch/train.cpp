@@ -93,6 +93,7 @@ class Reporter {
 
  private:
   void begin(const resilience::Generation& generation) {
+    model::reset_peak_live_bytes();  // what recovery held for a moment is not what the layout needs
     if (generation.rank != 0) return;
     if (!run_.run_dir.empty() && !record_) {
       auto opened = train::RunRecord::open(run_, command_);
