@@ -17,8 +17,8 @@ namespace tessera::model {
 
 class GradientSink;
 
-// What the sinks of one rank share: bytes of gradient buffers, now and at the peak, and the sends under way, of which
-// there are few, so that whole leaves do not pile up.
+// What the sinks of one rank share: bytes of gradient buffers, now and at the peak, and the sends under way, of
+// which there are few, so that whole leaves do not pile up.
 struct GradientMeter {
   static constexpr size_t kSendsUnderWay = 2;
   int64_t now = 0, peak = 0;
