@@ -9,6 +9,9 @@
 
 TORCH_VERSION=2.13.0
 
+# Paths below the root do not count for ccache, so another clone of the same sources builds from the same cache.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 # What the build needs. The names are the same on Debian 12 and Ubuntu 24.04.
 BUILD_PACKAGES="g++ cmake ninja-build ccache mold pkg-config python3-venv curl
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev libhwy-dev
