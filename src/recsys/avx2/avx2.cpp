@@ -1,0 +1,31 @@
+// The loops over rows for avx2.
+#include "recsys/row_kernels.h"
+
+// A square root that may set errno keeps the loops scalar.
+#pragma GCC optimize("no-math-errno")
+
+namespace tessera::recsys {
+namespace avx2_level {
+namespace {
+
+// clang-format off
+#include "recsys/body/rows.h"
+#include "recsys/body/updates.h"
+// clang-format on
+
+}  // namespace
+}  // namespace avx2_level
+
+using namespace avx2_level;
+const RowKernels avx2_row_kernels = {
+    "avx2",
+    {load_f32, load_bf16, load_f16, load_i8},
+    {store_f32, store_bf16, store_f16, store_i8},
+    {sgd, adagrad, adagrad_row, adam, adamw, ftrl, lamb_row},
+    finite,
+    initial,
+    sum_of_squares,
+    add,
+};
+
+}  // namespace tessera::recsys

@@ -1,0 +1,107 @@
+// Embedding rows by 64-bit id, in groups. The address space is 2^64 ids per group; a row is made at the first
+// get that admits its id, and only such rows cost memory.
+//
+//   auto store = Store::create({.groups = {{.name = "user", .dim = 16}}});
+//   (*store)->get(0, ids, rows);                     // rows: ids.size() x 16 floats, in the order of the ids
+//   (*store)->put(0, ids, gradients, {.step = 17});  // any order, any subset, any other get in between
+//
+// Gradients are keyed: the gradient at position i belongs to ids[i] and touches no other row, whatever became
+// of its neighbours. An id without a row (refused, evicted since) loses its own gradient, which is counted. An
+// id that stands k times in one put is updated k times, in the order of the call; coalesce() merges first.
+//
+// Bits: what a row holds after a sequence of puts depends on that sequence of gradients of its own id only;
+// not on other ids, threads, batches, the processor, or how ids are spread over stores.
+// Threads: any, for every member. Two calls may interleave row by row; each row is read and updated whole.
+// Programmer errors (a group that is not there, sizes that do not match) stop the program.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "recsys/options.h"
+
+namespace tessera::recsys {
+
+struct StoreOptions {
+  std::vector<GroupOptions> groups;
+  // Shards are the unit of locking and of growth, per group; a shard holds at most 2^24 rows. A power of two.
+  int64_t num_shards = 64;
+};
+
+enum class Access : uint8_t {
+  train,  // makes rows for admitted ids and tells the policies of the visit
+  read,   // changes nothing; an id without a row reads as a training get of a fresh store would give it:
+          // its initial value where all ids are admitted, else zeros
+};
+
+struct PutOptions {
+  uint64_t step = 0;               // number of the batch: feeds stochastic rounding and the age of rows
+  double learning_rate_scale = 1;  // a schedule's factor on the group's rate
+};
+
+struct PutCount {
+  int64_t updated = 0;
+  int64_t absent = 0;      // ids without a row
+  int64_t not_finite = 0;  // gradients with NaN or infinity; their rows stay as they were
+};
+
+struct GroupStats {
+  int64_t rows = 0;   // resident
+  int64_t bytes = 0;  // resident, with index and all that belongs to the rows
+  int64_t created = 0, evicted = 0, refused = 0, expired = 0;
+  int64_t absent_gradients = 0, not_finite_gradients = 0;
+};
+
+class Store {
+ public:
+  static Result<std::unique_ptr<Store>> create(StoreOptions options);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  int64_t num_groups() const;
+  const GroupOptions& group(int64_t group) const;
+  Result<int64_t> group_named(std::string_view name) const;  // the error offers the nearest name
+
+  // rows[i * dim, (i + 1) * dim) is the row of ids[i] as float32. Duplicates are welcome.
+  // REQUIRES: rows.size() == ids.size() * dim.
+  void get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, Access access = Access::train);
+
+  // Applies the group's optimizer to the row of each id.
+  // REQUIRES: gradients.size() == ids.size() * dim.
+  PutCount put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+               const PutOptions& options = {});
+
+  // Sets values, with a fresh optimizer state; makes rows where there are none, past admission. For imports.
+  void assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows);
+  // Removes rows; ids without one are passed over. Returns how many went.
+  int64_t erase(int64_t group, std::span<const uint64_t> ids);
+
+  // The clock of policies: the newest step they have heard of. put() moves it; a trainer without puts may call
+  // this.
+  void advance(uint64_t step);
+
+  GroupStats stats(int64_t group) const;
+
+ private:
+  class Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// One gradient per distinct id: `ids` in order of first appearance, the sum of the gradients of each in the
+// order of the call. Sums are float32.
+struct Coalesced {
+  std::vector<uint64_t> ids;
+  std::vector<float> gradients;
+};
+Coalesced coalesce(std::span<const uint64_t> ids, std::span<const float> gradients, int64_t dim);
+
+// The server that owns an id when `num_servers` share a group. Independent of the hash inside a store.
+uint32_t server_of(uint64_t id, uint32_t num_servers);
+
+}  // namespace tessera::recsys
