@@ -65,7 +65,7 @@ Result<int64_t> Store::group_named(std::string_view name) const {
   return make_error(ErrorCode::not_found, "no group '{}' in the store{}", name, did_you_mean(name, names));
 }
 
-void Store::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, Access access) {
+Status Store::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, Access access) {
   Table& table = *impl_->tables.at(static_cast<size_t>(group));
   size_t dim = static_cast<size_t>(table.group.dim);
   TESSERA_REQUIRE(rows.size() == ids.size() * dim, "{} floats for {} rows of {}", rows.size(), ids.size(), dim);
@@ -79,10 +79,11 @@ void Store::get(int64_t group, std::span<const uint64_t> ids, std::span<float> r
     const std::byte* record = found != table.rows.end() ? found->second.data() : table.make(ids[i]);
     table.update.read(record, &rows[i * dim]);
   }
+  return {};
 }
 
-PutCount Store::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-                    const PutOptions& options) {
+Result<PutCount> Store::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                            const PutOptions& options) {
   Table& table = *impl_->tables.at(static_cast<size_t>(group));
   size_t dim = static_cast<size_t>(table.group.dim);
   TESSERA_REQUIRE(gradients.size() == ids.size() * dim, "{} floats for {} gradients of {}", gradients.size(),
@@ -107,7 +108,7 @@ PutCount Store::put(int64_t group, std::span<const uint64_t> ids, std::span<cons
   return count;
 }
 
-void Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows) {
+Status Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows) {
   Table& table = *impl_->tables.at(static_cast<size_t>(group));
   size_t dim = static_cast<size_t>(table.group.dim);
   TESSERA_REQUIRE(rows.size() == ids.size() * dim, "{} floats for {} rows of {}", rows.size(), ids.size(), dim);
@@ -116,6 +117,13 @@ void Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const
     auto found = table.rows.find(ids[i]);
     table.update.write(found != table.rows.end() ? found->second.data() : table.make(ids[i]), &rows[i * dim]);
   }
+  return {};
+}
+
+void Store::find(int64_t group, std::span<const uint64_t> ids, std::span<uint8_t> present) const {
+  Table& table = *impl_->tables.at(static_cast<size_t>(group));
+  std::lock_guard lock(table.mutex);
+  for (size_t i = 0; i < ids.size(); ++i) present[i] = table.rows.contains(ids[i]);
 }
 
 int64_t Store::erase(int64_t group, std::span<const uint64_t> ids) {

@@ -69,17 +69,22 @@ class Store {
 
   // rows[i * dim, (i + 1) * dim) is the row of ids[i] as float32. Duplicates are welcome.
   // REQUIRES: rows.size() == ids.size() * dim.
-  void get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, Access access = Access::train);
+  // Fails when there is no room for a new row (resource_exhausted) or a row on disk cannot be read; rows that
+  // were filled before stay filled.
+  Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
+             Access access = Access::train);
 
   // Applies the group's optimizer to the row of each id.
   // REQUIRES: gradients.size() == ids.size() * dim.
-  PutCount put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-               const PutOptions& options = {});
+  Result<PutCount> put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                       const PutOptions& options = {});
 
   // Sets values, with a fresh optimizer state; makes rows where there are none, past admission. For imports.
-  void assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows);
+  Status assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows);
   // Removes rows; ids without one are passed over. Returns how many went.
   int64_t erase(int64_t group, std::span<const uint64_t> ids);
+  // present[i] = whether ids[i] has a row. Changes nothing. REQUIRES: equal sizes.
+  void find(int64_t group, std::span<const uint64_t> ids, std::span<uint8_t> present) const;
 
   // The clock of policies: the newest step they have heard of. put() moves it; a trainer without puts may call
   // this.

@@ -17,12 +17,12 @@ TEST(StoreTest, GradientOfAnAbsentIdTouchesNoOtherRow) {
   group.optimizer = {.kind = OptimizerOptions::Kind::sgd, .learning_rate = 1};
   auto store = make_store(group);
   std::vector<float> rows(4);
-  store->get(0, std::vector<uint64_t>{1, 3}, rows);
+  ASSERT_TRUE(store->get(0, std::vector<uint64_t>{1, 3}, rows));
   PutCount count =
-      store->put(0, std::vector<uint64_t>{1, 2, 3}, std::vector<float>{1, 1, 2, 2, 3, 3}, {.step = 1});
+      *store->put(0, std::vector<uint64_t>{1, 2, 3}, std::vector<float>{1, 1, 2, 2, 3, 3}, {.step = 1});
   EXPECT_EQ(count.updated, 2);
   EXPECT_EQ(count.absent, 1);
-  store->get(0, std::vector<uint64_t>{1, 3}, rows, Access::read);
+  ASSERT_TRUE(store->get(0, std::vector<uint64_t>{1, 3}, rows, Access::read));
   EXPECT_EQ(rows, (std::vector<float>{-1, -1, -3, -3}));
 }
 
@@ -31,9 +31,9 @@ TEST(StoreTest, AnUntouchedIdReadsAsItsFirstGetWill) {
     auto store = make_store({.dim = 7, .row_type = type});
     std::vector<uint64_t> ids = {0, 1, ~0ull, 1ull << 63};
     std::vector<float> before(28), first(28);
-    store->get(0, ids, before, Access::read);
+    ASSERT_TRUE(store->get(0, ids, before, Access::read));
     EXPECT_EQ(store->stats(0).rows, 0);
-    store->get(0, ids, first);
+    ASSERT_TRUE(store->get(0, ids, first));
     EXPECT_EQ(before, first) << to_string(type);
     EXPECT_EQ(store->stats(0).rows, 4);
   }

@@ -1,9 +1,6 @@
 // The loops over rows for avx2.
 #include "recsys/row_kernels.h"
 
-// A square root that may set errno keeps the loops scalar.
-#pragma GCC optimize("no-math-errno")
-
 namespace tessera::recsys {
 namespace avx2_level {
 namespace {

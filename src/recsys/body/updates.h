@@ -8,27 +8,40 @@ inline float root(float x) {
   return __builtin_sqrtf(x);
 }
 
-void sgd(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
-         const float* __restrict g) {
+// Constants are copied before each loop: a store through float* might change what `step` refers to, as far as
+// the compiler knows. A decay of 0 is added too: it changes no bit of a finite value but the sign of a zero
+// gradient.
+
+void sgd_plain(float decay, float rate, int64_t dim, float* __restrict w, const float* __restrict g) {
+  for (int64_t i = 0; i < dim; ++i) w[i] = fused(fused(w[i], decay, g[i]), -rate, w[i]);
+}
+void sgd_momentum(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
+                  const float* __restrict g) {
+  const float decay = step.weight_decay, rate = step.learning_rate, momentum = step.momentum;
+  const bool nesterov = step.nesterov;
   for (int64_t i = 0; i < dim; ++i) {
-    float gradient = step.weight_decay != 0 ? fused(w[i], step.weight_decay, g[i]) : g[i];
-    if (step.momentum != 0) {
-      float velocity = state[i] * step.momentum + gradient;
-      state[i] = velocity;
-      gradient = step.nesterov ? fused(velocity, step.momentum, gradient) : velocity;
-    }
-    w[i] = fused(gradient, -step.learning_rate, w[i]);
+    float gradient = fused(w[i], decay, g[i]);
+    float velocity = state[i] * momentum + gradient;
+    float ahead = fused(velocity, momentum, gradient);
+    state[i] = velocity;
+    w[i] = fused(nesterov ? ahead : velocity, -rate, w[i]);
   }
+}
+void sgd(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+  if (step.momentum != 0) return sgd_momentum(step, dim, w, state, g);
+  sgd_plain(step.weight_decay, step.learning_rate, dim, w, g);
 }
 
 void adagrad(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict sum,
              const float* __restrict g) {
+  const float decay = step.weight_decay, rate = step.learning_rate, epsilon = step.epsilon;
+  const bool accumulate_after = step.accumulate_after;
   for (int64_t i = 0; i < dim; ++i) {
-    float gradient = step.weight_decay != 0 ? fused(w[i], step.weight_decay, g[i]) : g[i];
+    float gradient = fused(w[i], decay, g[i]);
     float before = sum[i], after = before + gradient * gradient;
     sum[i] = after;
-    float divisor = root(step.accumulate_after ? before : after) + step.epsilon;
-    w[i] = w[i] + -step.learning_rate * gradient / divisor;
+    float divisor = root(accumulate_after ? before : after) + epsilon;
+    w[i] = w[i] + -rate * gradient / divisor;
   }
 }
 
@@ -43,21 +56,24 @@ void adagrad_row(const RowStep& step, int64_t dim, float* __restrict w, float* _
 
 inline void adam_moments(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict first,
                          float* __restrict second, const float* __restrict g, float l2_decay) {
+  const float weight1 = step.one_minus_beta1, beta2 = step.beta2, weight2 = step.one_minus_beta2;
+  const float correction = step.root_correction, epsilon = step.epsilon, rate = step.step_size;
   for (int64_t i = 0; i < dim; ++i) {
-    float gradient = l2_decay != 0 ? fused(w[i], l2_decay, g[i]) : g[i];
-    float m = fused(step.one_minus_beta1, gradient - first[i], first[i]);
-    float v = second[i] * step.beta2 + step.one_minus_beta2 * gradient * gradient;
+    float gradient = fused(w[i], l2_decay, g[i]);
+    float m = fused(weight1, gradient - first[i], first[i]);
+    float v = second[i] * beta2 + weight2 * gradient * gradient;
     first[i] = m;
     second[i] = v;
-    float divisor = root(v) / step.root_correction + step.epsilon;
-    w[i] = w[i] + -step.step_size * m / divisor;
+    float divisor = root(v) / correction + epsilon;
+    w[i] = w[i] + -rate * m / divisor;
   }
 }
 void adam(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
   adam_moments(step, dim, w, state, state + dim, g, step.weight_decay);
 }
 void adamw(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
-  for (int64_t i = 0; i < dim; ++i) w[i] *= step.decay_factor;
+  const float factor = step.decay_factor;
+  for (int64_t i = 0; i < dim; ++i) w[i] *= factor;
   adam_moments(step, dim, w, state, state + dim, g, 0);
 }
 
@@ -65,15 +81,16 @@ void ftrl(const RowStep& step, int64_t dim, float* __restrict w, float* __restri
           const float* __restrict g) {
   float* __restrict z = state;
   float* __restrict n = state + dim;
+  const float inverse = step.ftrl_alpha_inverse, beta = step.ftrl_beta, l1 = step.l1, l2 = step.l2;
   for (int64_t i = 0; i < dim; ++i) {
-    float before = root(n[i]);
-    n[i] += g[i] * g[i];
-    float after = root(n[i]);
-    z[i] += g[i] - (after - before) * step.ftrl_alpha_inverse * w[i];
-    float magnitude = z[i] < 0 ? -z[i] : z[i];
-    float pull = magnitude > step.l1 ? magnitude - step.l1 : 0.0f;
-    float divisor = (step.ftrl_beta + after) * step.ftrl_alpha_inverse + step.l2;
-    w[i] = (z[i] < 0 ? pull : -pull) / divisor;
+    float before = root(n[i]), squares = n[i] + g[i] * g[i], after = root(squares);
+    float lean = z[i] + (g[i] - (after - before) * inverse * w[i]);
+    n[i] = squares;
+    z[i] = lean;
+    float magnitude = lean < 0 ? -lean : lean;
+    float pull = magnitude > l1 ? magnitude - l1 : 0.0f;
+    float size = pull / ((beta + after) * inverse + l2);
+    w[i] = lean < 0 ? size : -size;
   }
 }
 
