@@ -180,7 +180,8 @@ Status read_all(const TomlDocument& document, GpuCluster& cluster) {
   TESSERA_RETURN_IF_ERROR(read_table(
       document, "reliability", {{"failures_per_1000_node_days", &reliability.failures_per_1000_node_days}},
       [&](TableReader& reader) { reader.integer("devices_per_host", reliability.devices_per_host, 1); }));
-  for (const auto& [key, value] : document.root.value("source", json::object()).items())
+  const json source = document.root.value("source", json::object());
+  for (const auto& [key, value] : source.items())
     if (value.is_string()) cluster.source[key] = value.get<std::string>();
   return read_tiers(document, cluster);
 }
