@@ -29,11 +29,7 @@ TEST(Collectives, AllReduceOnOneHostFollowsMeasuredBusBandwidth) {
     double measured = 1.75 * row.bytes / (row.bus_gb_s * 1e9);
     double predicted = collective_s(cluster, CollectiveKind::all_reduce, {.ranks = 8}, row.bytes);
     // Short messages are latency alone, which differs from host to host: 22 to 40 us.
-    EXPECT_NEAR(predicted / measured, 1,
-                row.bytes < kMiB        ? 0.75
-                : row.bytes < 16 * kMiB ? 0.5
-                                        : 0.12)
-        << row.bytes;
+    EXPECT_NEAR(predicted / measured, 1, row.bytes < 16 * kMiB ? 0.4 : 0.15) << row.bytes;
   }
 }
 
