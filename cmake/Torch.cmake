@@ -20,3 +20,17 @@ add_library(torch_runtime INTERFACE)
 target_link_directories(torch_runtime INTERFACE ${TORCH_DIR}/lib)
 target_link_options(torch_runtime INTERFACE -Wl,-rpath,${TORCH_DIR}/lib -Wl,--no-as-needed)
 target_link_libraries(torch_runtime INTERFACE torch torch_cpu c10)
+
+# torch's headers bring an fmt of their own, newer than the system's, whose bodies no library of torch exports.
+add_library(torch_fmt STATIC ${CMAKE_CURRENT_LIST_DIR}/torch_fmt.cpp)
+target_link_libraries(torch_fmt PUBLIC torch_headers)
+target_link_libraries(torch_runtime INTERFACE torch_fmt)
+
+# Parsing ATen takes five seconds a file, so the parts on torch share one precompiled header. Headers still include
+# what they use: target `headers` compiles them without it.
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp CONTENT "// Owner of the precompiled header.\n")
+add_library(torch_pch OBJECT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp)
+target_link_libraries(torch_pch PRIVATE tessera_flags torch_headers)
+target_precompile_headers(torch_pch PRIVATE <ATen/core/Tensor.h> <ATen/ops/empty.h> <fmt/format.h> <fmt/ranges.h>
+  <nlohmann/json.hpp> <algorithm> <atomic> <condition_variable> <filesystem> <functional> <map> <memory> <mutex>
+  <optional> <span> <string> <thread> <unordered_map> <vector>)
