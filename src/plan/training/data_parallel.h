@@ -19,7 +19,8 @@ struct GradientExchange {
 GradientExchange gradient_exchange(const TrainingSetup& setup, const GpuCluster& cluster,
                                    const RankParameters& parameters);
 
-// Seconds that fully sharded parameters of one layer take: gathered in forward, gathered and reduced in backward.
+// Seconds that fully sharded parameters of one layer take: gathered in forward, gathered and reduced in
+// backward.
 struct ShardedLayerExchange {
   double forward = 0, backward = 0;
 };

@@ -135,14 +135,13 @@ void LayerModel::add_experts(const Layer& layer, LayerTimes& times) const {
   double hidden = real(ffn.expert_hidden > 0 ? ffn.expert_hidden : setup_.model.hidden);
   double width = real(ffn.expert_width) / etp, up = width * (ffn.gated ? 2 : 1);
   auto grouped = [&](double n, double k, bool weights_gradient) {
-    return kernels_.grouped_gemm_s(
-               {.groups = experts,
-                .rows = rows,
-                .n = n,
-                .k = k,
-                .format = format_,
-                .output_bytes = weights_gradient ? real(setup_.options.gradient_bytes) : 2,
-                .accumulates = weights_gradient}) /
+    return kernels_.grouped_gemm_s({.groups = experts,
+                                    .rows = rows,
+                                    .n = n,
+                                    .k = k,
+                                    .format = format_,
+                                    .output_bytes = weights_gradient ? real(setup_.options.gradient_bytes) : 2,
+                                    .accumulates = weights_gradient}) /
            (software_.grouped * software_.products);
   };
   times.forward.experts += grouped(up, hidden, false) + grouped(hidden, width, false);
@@ -179,14 +178,9 @@ void LayerModel::add_plain_attention(const Layer& layer, LayerTimes& times) cons
   double seq = real(setup_.work.seq), heads = real(mixer.heads) / real(setup_.layout.tp);
   double batch = real(setup_.layout.micro_batch) * heads / real(setup_.layout.cp);
   double scores = batch * seq * seq;
-  double product = kernels_.grouped_gemm_s({.groups = batch,
-                                            .rows = batch * seq,
-                                            .n = seq,
-                                            .k = real(mixer.head_dim)}) +
-                   kernels_.grouped_gemm_s({.groups = batch,
-                                            .rows = batch * seq,
-                                            .n = real(mixer.v_head_dim),
-                                            .k = seq});
+  double product =
+      kernels_.grouped_gemm_s({.groups = batch, .rows = batch * seq, .n = seq, .k = real(mixer.head_dim)}) +
+      kernels_.grouped_gemm_s({.groups = batch, .rows = batch * seq, .n = real(mixer.v_head_dim), .k = seq});
   double forward_bytes = setup_.options.dropout ? 4 + 5 : 4, backward_bytes = forward_bytes + 2;
   times.forward.attention += product + kernels_.memory_s(scores * forward_bytes, 2);
   times.backward.attention += 2 * product + kernels_.memory_s(scores * backward_bytes, 2);
@@ -198,8 +192,7 @@ void LayerModel::add_recurrence(const Layer& layer, LayerTimes& times) const {
   double channels = real(mixer.heads * mixer.v_head_dim);
   double keys = real(mixer.kv_heads * (mixer.state > 0 ? mixer.state : mixer.head_dim)) * 2;
   double elements = tokens_ * (channels * 4 + keys * 2) / real(setup_.layout.tp);
-  double flops = tokens_ *
-                 mixing_flops_per_token(setup_.model, layer, setup_.work.seq, MaskFlops::credited) /
+  double flops = tokens_ * mixing_flops_per_token(setup_.model, layer, setup_.work.seq, MaskFlops::credited) /
                  real(setup_.layout.tp);
   // Matrix form inside chunks of 128 costs about twice the recurrence and runs far below a large product.
   double math = 2 * flops / (cluster_.device.peak_bf16 * 0.25);
@@ -216,8 +209,8 @@ void LayerModel::add_mixing(const Layer& layer, LayerTimes& times) const {
 }
 
 // Bytes of one pass over activations, fully fused: per norm read x and residual, write both; gated activation
-// reads two and writes one; rotary reads and writes q and k; experts' rows are gathered, scattered and weighted.
-// Backward reads the saved input too: twice.
+// reads two and writes one; rotary reads and writes q and k; experts' rows are gathered, scattered and
+// weighted. Backward reads the saved input too: twice.
 void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
   const TrainingLayout& layout = setup_.layout;
   double tp = real(layout.tp), hidden = real(setup_.model.hidden);
@@ -399,8 +392,7 @@ LayerTimes LayerModel::embedding() const {
   times.forward.pointwise += kernels_.memory_s(3 * bytes, 3);
   times.backward.pointwise += kernels_.memory_s(6 * bytes, 3);
   if (setup_.layout.tp > 1)
-    times.forward.tp +=
-        collective_s(cluster_, CollectiveKind::all_reduce, {.ranks = setup_.layout.tp}, bytes);
+    times.forward.tp += collective_s(cluster_, CollectiveKind::all_reduce, {.ranks = setup_.layout.tp}, bytes);
   times.forward.host = times.backward.host = 3e-4;
   return times;
 }

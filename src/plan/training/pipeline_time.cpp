@@ -84,8 +84,7 @@ std::vector<PipelineAction> zb_h1(int64_t stage, int64_t stages, int64_t micro_b
   int64_t warm_up = std::min(stages - 1 - stage, micro_batches), weight = 0;
   for (int64_t m = 0; m < warm_up; ++m) actions.push_back({.kind = Kind::forward, .micro_batch = m});
   for (int64_t m = 0; m < micro_batches; ++m) {
-    if (warm_up + m < micro_batches)
-      actions.push_back({.kind = Kind::forward, .micro_batch = warm_up + m});
+    if (warm_up + m < micro_batches) actions.push_back({.kind = Kind::forward, .micro_batch = warm_up + m});
     actions.push_back({.kind = Kind::backward_input, .micro_batch = m});
     bool draining = warm_up + m >= micro_batches;
     if (!draining && m >= stage)

@@ -14,21 +14,21 @@
 namespace tessera::plan {
 
 struct SoftwareGeneration {
-  std::string name;       // "megatron-2021", "bridge-26.04"
-  double year = 0;        // of the release, 2024.6
-  double products = 1;    // rate of products against the device's constant: layouts, casts, library version
-  double attention = 1;   // rate of flash attention against the device's constant
-  double pointwise = 1;   // bytes of pointwise passes against fully fused kernels
-  double grouped = 1;     // rate of grouped products against dense ones of their shape
-  double tp_exposed = 1;  // share of tensor-parallel communication that computation does not hide
-  double ep_exposed = 1;  // of expert all-to-all
-  double dp_exposed = 1;  // of gradient and parameter collectives, beside the last and first micro-batch
-  double pp_exposed = 1;  // of sends between stages
-  double contention = 1.1;      // slow-down of computation that runs beside communication
-  double host_layer_s = 1e-3;   // host time of one layer's forward; backward takes 1.5 times that
-  double host_experts_s = 1e-3; // more for a layer with experts
-  double step_s = 0.02;         // once per step: data, norms, logging, launch of the optimizer
-  double half_width = 0.2;      // of the 90 % interval, relative, when the layout is complete
+  std::string name;         // "megatron-2021", "bridge-26.04"
+  double year = 0;          // of the release, 2024.6
+  double products = 1;      // rate of products against the device's constant: layouts, casts, library version
+  double attention = 1;     // rate of flash attention against the device's constant
+  double pointwise = 1;     // bytes of pointwise passes against fully fused kernels
+  double grouped = 1;       // rate of grouped products against dense ones of their shape
+  double tp_exposed = 1;    // share of tensor-parallel communication that computation does not hide
+  double ep_exposed = 1;    // of expert all-to-all
+  double dp_exposed = 1;    // of gradient and parameter collectives, beside the last and first micro-batch
+  double pp_exposed = 1;    // of sends between stages
+  double contention = 1.1;  // slow-down of computation that runs beside communication
+  double host_layer_s = 1e-3;    // host time of one layer's forward; backward takes 1.5 times that
+  double host_experts_s = 1e-3;  // more for a layer with experts
+  double step_s = 0.02;          // once per step: data, norms, logging, launch of the optimizer
+  double half_width = 0.2;       // of the 90 % interval, relative, when the layout is complete
   std::string source;
 };
 

@@ -124,8 +124,7 @@ double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
 void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, StepTime& step) {
   double tokens = real(setup.work.global_batch * setup.work.seq), devices = real(setup.layout.devices());
   step.tokens_per_s_per_device = tokens / step.seconds / devices;
-  step.model_flops =
-      3 * tokens * forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
+  step.model_flops = 3 * tokens * forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
   double rate = step.model_flops / step.seconds / devices;
   step.tflops_per_device = rate / 1e12;
   step.mfu = rate / mfu_peak(cluster.device, setup.work.precision);

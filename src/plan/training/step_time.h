@@ -30,7 +30,7 @@ struct StepTime {
   double tokens_per_s_per_device = 0;
   double model_flops = 0;  // of the whole step
   double tflops_per_device = 0;
-  double mfu = 0;  // against the 16-bit peak, or the 8-bit one where products are 8-bit
+  double mfu = 0;          // against the 16-bit peak, or the 8-bit one where products are 8-bit
   double power_share = 0;  // of the step in which the multipliers work
   std::vector<StageTime> stages;
 };

@@ -13,7 +13,8 @@ bool contains(const std::string& text, std::string_view part) {
 
 // Two matrices with GELU or squared ReLU; everything later has a gate.
 bool is_gated(const std::string& name) {
-  constexpr std::array<std::string_view, 7> plain = {"GPT ", "GPT3", "MPT", "BLOOM", "OPT", "Nemotron", "MT-NLG"};
+  constexpr std::array<std::string_view, 7> plain = {"GPT ", "GPT3",     "MPT",   "BLOOM",
+                                                     "OPT",  "Nemotron", "MT-NLG"};
   for (std::string_view part : plain)
     if (contains(name, part)) return false;
   return !contains(name, "GPT-NeoX");

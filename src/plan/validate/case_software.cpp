@@ -58,8 +58,8 @@ bool before_flash(const std::string& generation) {
 
 void read_memory_options(RowReader& row, const std::string& generation, TrainingOptions& options) {
   options.flash_attention = !before_flash(generation);
-  options.dropout = generation == "megatron-2021" || generation == "megatron-2022" ||
-                    generation == "deepspeed-2021";
+  options.dropout =
+      generation == "megatron-2021" || generation == "megatron-2022" || generation == "deepspeed-2021";
   options.fused_loss = row.mentions("notes", "fused cross entropy");
   bool torch_sharded = options.framework == Framework::fsdp1 || options.framework == Framework::fsdp2;
   options.gradient_bytes = torch_sharded && !row.mentions("notes", "DEFAULT") ? 2 : 4;

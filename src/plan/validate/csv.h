@@ -1,5 +1,5 @@
-// A table of comma-separated values (RFC 4180: quoted fields may hold commas, quotes and line breaks) whose first
-// row names the columns.
+// A table of comma-separated values (RFC 4180: quoted fields may hold commas, quotes and line breaks) whose
+// first row names the columns.
 //
 // Errors name the line. Threads: values.
 #pragma once

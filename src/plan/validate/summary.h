@@ -1,5 +1,5 @@
-// How far predictions are off: relative errors of one metric in one group of rows, and how many published figures
-// lie inside their stated interval.
+// How far predictions are off: relative errors of one metric in one group of rows, and how many published
+// figures lie inside their stated interval.
 //
 // Errors are 100 * (predicted / published - 1); p90 is the smallest error that at least 90 % do not exceed.
 // Threads: values.

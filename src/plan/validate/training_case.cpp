@@ -8,10 +8,10 @@ Result<TrainingPrecision> precision_of(const std::string& text) {
     const char* part;
     TrainingPrecision precision;
   };
-  constexpr Word words[] = {{"NVFP4", TrainingPrecision::nvfp4},  {"FP8-MX", TrainingPrecision::mxfp8},
-                            {"MXFP8", TrainingPrecision::mxfp8},  {"blockwise", TrainingPrecision::fp8_block},
-                            {"fp8", TrainingPrecision::fp8},      {"FP8", TrainingPrecision::fp8},
-                            {"bf16", TrainingPrecision::bf16},    {"BF16", TrainingPrecision::bf16},
+  constexpr Word words[] = {{"NVFP4", TrainingPrecision::nvfp4}, {"FP8-MX", TrainingPrecision::mxfp8},
+                            {"MXFP8", TrainingPrecision::mxfp8}, {"blockwise", TrainingPrecision::fp8_block},
+                            {"fp8", TrainingPrecision::fp8},     {"FP8", TrainingPrecision::fp8},
+                            {"bf16", TrainingPrecision::bf16},   {"BF16", TrainingPrecision::bf16},
                             {"fp16", TrainingPrecision::fp16}};
   // "FP8-CS (FP8-MX)" prints the recipe of another figure in parentheses.
   if (text.starts_with("FP8-CS")) return TrainingPrecision::fp8;

@@ -1,9 +1,9 @@
-// One published training run as a row of training_cases.csv: what was run (a TrainingSetup on a GpuCluster with a
-// software generation), and what was measured. Only inputs of the row enter the setup; what a row leaves open is
-// assumed, and the assumption is named.
+// One published training run as a row of training_cases.csv: what was run (a TrainingSetup on a GpuCluster with
+// a software generation), and what was measured. Only inputs of the row enter the setup; what a row leaves open
+// is assumed, and the assumption is named.
 //
-// Columns: data/published/training_cases.md. Errors: a row that cannot be predicted is returned with the reason,
-// not dropped. Threads: values.
+// Columns: data/published/training_cases.md. Errors: a row that cannot be predicted is returned with the
+// reason, not dropped. Threads: values.
 #pragma once
 
 #include <map>
@@ -24,9 +24,9 @@ struct TrainingCase {
   TrainingSetup setup;
   GpuCluster cluster;
   SoftwareGeneration software;
-  std::map<std::string, std::string> assumed;  // column -> value taken
+  std::map<std::string, std::string> assumed;     // column -> value taken
   std::optional<double> step_time_s, memory_gib;  // published
-  bool newest = true;       // no newer release of the same configuration is in the table
+  bool newest = true;                             // no newer release of the same configuration is in the table
   bool calibration = false;  // the part that constants may be fitted on; the rest is the test part
 };
 
