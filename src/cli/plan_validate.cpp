@@ -13,7 +13,7 @@ namespace tessera::cli {
 namespace {
 
 struct ValidateOptions {
-  std::string training, json, software;
+  std::string training, json, constants;
   bool summary_only = false;
 };
 
@@ -25,9 +25,9 @@ Status write_json(const std::string& path, const nlohmann::json& value) {
 }
 
 Status validate_training(const ValidateOptions& options) {
-  if (!options.software.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(options.software));
-    TESSERA_RETURN_IF_ERROR(plan::override_software(text, options.software));
+  if (!options.constants.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(options.constants));
+    TESSERA_RETURN_IF_ERROR(plan::override_training_constants(text, options.constants));
   }
   TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(options.training));
   TESSERA_ASSIGN_OR_RETURN(plan::CsvTable table, plan::parse_csv(text, options.training));
@@ -48,7 +48,7 @@ void add_plan_validate(CLI::App& plan_command) {
   CLI::App* command = plan_command.add_subcommand("validate", "Compare predictions with published figures");
   command->add_option("--training", options->training, "CSV of published training runs")->required();
   command->add_option("--json", options->json, "Write rows and summary as JSON; - for standard output");
-  command->add_option("--software", options->software, "TOML file of software generations to use instead");
+  command->add_option("--constants", options->constants, "TOML file of training constants to use instead");
   command->add_flag("--summary", options->summary_only, "Leave out the rows");
   command->footer(
       "Example:\n"

@@ -48,6 +48,12 @@ double kernel_window(const Mixer& mixer, double seq) {
   return window > 0 && window < seq ? window : 0;
 }
 
+// Flash kernels reached a new generation of devices a year or two after the devices.
+double attention_rate(const Device& device, const SoftwareGeneration& software) {
+  bool early = device.generation == "ampere" || device.generation == "ada" || software.attention_hopper == 0;
+  return early ? software.attention : software.attention_hopper;
+}
+
 }  // namespace
 
 LayerTime& LayerTime::operator+=(const LayerTime& other) {
@@ -164,10 +170,11 @@ void LayerModel::add_flash_attention(const Layer& layer, LayerTimes& times) cons
                        .v_head_dim = real(mixer.v_head_dim),
                        .causal = setup_.model.causal,
                        .window = kernel_window(mixer, seq),
-                       .rate_factor = software_.attention};
-  times.forward.attention += kernels_.attention_s(shape) / cp;
+                       .rate_factor = attention_rate(cluster_.device, software_)};
+  double slowdown = cp > 1 ? software_.cp_slowdown : 1;
+  times.forward.attention += slowdown * kernels_.attention_s(shape) / cp;
   shape.backward = true;
-  times.backward.attention += kernels_.attention_s(shape) / cp;
+  times.backward.attention += slowdown * kernels_.attention_s(shape) / cp;
 }
 
 // Before flash kernels the whole square of scores is multiplied, masked, normalised and dropped out in memory
@@ -210,7 +217,8 @@ void LayerModel::add_mixing(const Layer& layer, LayerTimes& times) const {
 
 // Bytes of one pass over activations, fully fused: per norm read x and residual, write both; gated activation
 // reads two and writes one; rotary reads and writes q and k; experts' rows are gathered, scattered and
-// weighted. Backward reads the saved input too: twice.
+// weighted. Backward reads the saved input too: half as much again (Korthikanti et al. 2022, table 4: backward
+// of a layer takes 1.55 times its forward, products included).
 void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
   const TrainingLayout& layout = setup_.layout;
   double tp = real(layout.tp), hidden = real(setup_.model.hidden);
@@ -237,7 +245,7 @@ void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
     kernels += 12;
   }
   times.forward.pointwise += kernels_.memory_s(bytes * software_.pointwise, kernels);
-  times.backward.pointwise += kernels_.memory_s(2 * bytes * software_.pointwise, 2 * kernels);
+  times.backward.pointwise += kernels_.memory_s(1.5 * bytes * software_.pointwise, 2 * kernels);
 }
 
 // Products in 8 or 4 bits read 16-bit tensors, find their scale and write them quantised in both orders.
@@ -304,15 +312,17 @@ void LayerModel::add_expert_parallel(const Layer& layer, LayerTimes& times) cons
   if (layout.ep == 1 || ffn.kind != FfnKind::moe) return;
   RankGroup group{.ranks = layout.ep, .stride = layout.expert_tp()};
   double hidden = real(ffn.expert_hidden > 0 ? ffn.expert_hidden : setup_.model.hidden);
-  double copies = real(ffn.top_k);
-  double domain = members_in_domain(cluster_, group, 0), domains = std::ceil(real(layout.ep) / domain);
-  if (domains > 1) {
-    // Domains that hold at least one of the chosen experts, of equal likelihood.
-    double hit = domains * (1 - std::pow(1 - 1 / domains, copies));
-    copies = std::min(copies, hit * std::max(1.0, copies / domains / 2));
+  double row = tokens_ / real(layout.tp) * hidden * kActivationBytes, copies = real(ffn.top_k);
+  double inside = members_in_domain(cluster_, group, 0), domains = std::ceil(real(layout.ep) / inside);
+  double once = collective_s(cluster_, CollectiveKind::all_to_all, group, row * copies);
+  if (domains > 1 && software_.dedupe > 0) {
+    // Domains that hold at least one of the chosen experts, all equally likely.
+    double crossing = domains * (1 - std::pow(1 - 1 / domains, copies));
+    double outside = collective_s(cluster_, CollectiveKind::all_to_all, group, row * crossing);
+    RankGroup neighbours{.ranks = static_cast<int64_t>(inside), .stride = group.stride};
+    double spread = collective_s(cluster_, CollectiveKind::all_to_all, neighbours, row * copies);
+    once = std::min(once, std::max(outside, spread));
   }
-  double bytes = tokens_ / real(layout.tp) * copies * hidden * kActivationBytes;
-  double once = collective_s(cluster_, CollectiveKind::all_to_all, group, bytes);
   times.forward.ep += 2 * once;
   times.backward.ep += 2 * once;
 }
@@ -321,6 +331,7 @@ void LayerModel::add_host(const Layer& layer, LayerTimes& times) const {
   double graphs = setup_.options.cuda_graphs ? 0.3 : 1;
   double seconds = software_.host_layer_s;
   if (layer.ffn.kind == FfnKind::moe) seconds += software_.host_experts_s;
+  if (is_8_bit_or_less(setup_.work.precision)) seconds *= software_.narrow_host;
   times.forward.host += graphs * seconds;
   times.backward.host += graphs * 1.5 * seconds;
 }

@@ -1,6 +1,7 @@
 #include "plan/training/software.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/nearest.h"
@@ -20,12 +21,17 @@ constexpr Field kFields[] = {
     {"year", &SoftwareGeneration::year},
     {"products", &SoftwareGeneration::products},
     {"attention", &SoftwareGeneration::attention},
+    {"attention_hopper", &SoftwareGeneration::attention_hopper},
     {"pointwise", &SoftwareGeneration::pointwise},
     {"grouped", &SoftwareGeneration::grouped},
     {"tp_exposed", &SoftwareGeneration::tp_exposed},
     {"ep_exposed", &SoftwareGeneration::ep_exposed},
     {"dp_exposed", &SoftwareGeneration::dp_exposed},
     {"pp_exposed", &SoftwareGeneration::pp_exposed},
+    {"sharded_rate", &SoftwareGeneration::sharded_rate},
+    {"cp_slowdown", &SoftwareGeneration::cp_slowdown},
+    {"dedupe", &SoftwareGeneration::dedupe},
+    {"narrow_host", &SoftwareGeneration::narrow_host},
     {"contention", &SoftwareGeneration::contention},
     {"host_layer_s", &SoftwareGeneration::host_layer_s},
     {"host_experts_s", &SoftwareGeneration::host_experts_s},
@@ -33,57 +39,86 @@ constexpr Field kFields[] = {
     {"half_width", &SoftwareGeneration::half_width},
 };
 
-Status read_field(const TomlDocument& document, const std::string& path, const std::string& key,
-                  const json& value, SoftwareGeneration& into) {
-  if (key == "source" && value.is_string()) return into.source = value.get<std::string>(), Status{};
-  std::vector<std::string> known = {"source"};
-  for (const Field& field : kFields) {
-    known.push_back(field.key);
-    if (key != field.key) continue;
-    if (!value.is_number() || value.get<double>() < 0)
+struct DeviceField {
+  const char* key;
+  double Efficiencies::*member;
+};
+constexpr DeviceField kDeviceFields[] = {
+    {"gemm_bf16", &Efficiencies::gemm_bf16},
+    {"gemm_fp8", &Efficiencies::gemm_fp8},
+    {"gemm_fp4", &Efficiencies::gemm_fp4},
+    {"attention_forward", &Efficiencies::attention_forward},
+    {"attention_backward", &Efficiencies::attention_backward},
+    {"memory", &Efficiencies::memory},
+    {"link", &Efficiencies::link},
+    {"network", &Efficiencies::network},
+};
+
+struct Constants {
+  std::vector<SoftwareGeneration> software;
+  std::map<std::string, Efficiencies> devices;
+};
+
+// Sets the members that `fields` names from a table of numbers.
+template <class Owner, class Fields>
+Status read_numbers(const TomlDocument& document, const std::string& path, const json& table,
+                    const Fields& fields, Owner& into) {
+  std::vector<std::string> known;
+  for (const auto& field : fields) known.push_back(field.key);
+  for (const auto& [key, value] : table.items()) {
+    if (key == "source") continue;
+    auto found = std::find(known.begin(), known.end(), key);
+    if (found == known.end())
+      return invalid("{}: key '{}.{}' is unknown{}", document.where(path), path, key, did_you_mean(key, known));
+    if (!value.is_number() || value.template get<double>() < 0)
       return invalid("{}: key '{}.{}': expected a number of at least 0", document.where(path), path, key);
-    into.*field.member = value.get<double>();
-    return {};
+    into.*fields[found - known.begin()].member = value.template get<double>();
   }
-  return invalid("{}: key '{}.{}' is unknown{}", document.where(path), path, key, did_you_mean(key, known));
+  return {};
 }
 
-Result<std::vector<SoftwareGeneration>> parse(std::string_view toml, const std::string& name) {
+Result<Constants> parse(std::string_view toml, const std::string& name) {
   TESSERA_ASSIGN_OR_RETURN(TomlDocument document, parse_toml(toml, name));
-  std::vector<SoftwareGeneration> generations;
-  for (const auto& [key, table] : document.root.items()) {
-    if (!table.is_object()) return invalid("{}: '{}' must be a table", document.where(key), key);
+  Constants constants;
+  const json software = document.root.value("software", json::object());
+  for (const auto& [key, table] : software.items()) {
     SoftwareGeneration generation{.name = key};
-    for (const auto& [field, value] : table.items())
-      TESSERA_RETURN_IF_ERROR(read_field(document, key, field, value, generation));
-    generations.push_back(std::move(generation));
+    if (table.contains("source") && table.at("source").is_string())
+      generation.source = table.at("source").get<std::string>();
+    TESSERA_RETURN_IF_ERROR(read_numbers(document, "software." + key, table, kFields, generation));
+    constants.software.push_back(std::move(generation));
   }
-  return generations;
+  const json devices = document.root.value("device", json::object());
+  for (const auto& [key, table] : devices.items())
+    TESSERA_RETURN_IF_ERROR(
+        read_numbers(document, "device." + key, table, kDeviceFields, constants.devices[key]));
+  if (constants.software.empty()) return invalid("{}: no table software.NAME", name);
+  return constants;
 }
 
-std::vector<SoftwareGeneration>& catalogue() {
-  static std::vector<SoftwareGeneration> generations = [] {
+Constants& constants() {
+  static Constants all = [] {
     for (const EmbeddedFile& file : embedded_files()) {
-      if (file.path != "software/training.toml") continue;
+      if (file.path != "constants/training.toml") continue;
       auto parsed = parse(file.text, file.path);
       TESSERA_REQUIRE(parsed.ok(), "{}", parsed.error().message);
       return std::move(*parsed);
     }
-    return std::vector<SoftwareGeneration>{};
+    return Constants{};
   }();
-  return generations;
+  return all;
 }
 
 }  // namespace
 
 std::vector<std::string> software_names() {
   std::vector<std::string> names;
-  for (const SoftwareGeneration& generation : catalogue()) names.push_back(generation.name);
+  for (const SoftwareGeneration& generation : constants().software) names.push_back(generation.name);
   return names;
 }
 
 Result<SoftwareGeneration> software_by_name(const std::string& name) {
-  for (const SoftwareGeneration& generation : catalogue())
+  for (const SoftwareGeneration& generation : constants().software)
     if (generation.name == name) return generation;
   auto names = software_names();
   return make_error(ErrorCode::not_found, "no training software named '{}'{}; known: {}", name,
@@ -91,14 +126,19 @@ Result<SoftwareGeneration> software_by_name(const std::string& name) {
 }
 
 const SoftwareGeneration& newest_software() {
-  const auto& all = catalogue();
+  const auto& all = constants().software;
   return *std::max_element(all.begin(), all.end(),
                            [](const auto& a, const auto& b) { return a.year < b.year; });
 }
 
-Status override_software(std::string_view toml, const std::string& file_name) {
-  TESSERA_ASSIGN_OR_RETURN(auto generations, parse(toml, file_name));
-  catalogue() = std::move(generations);
+GpuCluster for_training(GpuCluster cluster) {
+  auto found = constants().devices.find(cluster.name);
+  if (found != constants().devices.end()) cluster.efficiency = found->second;
+  return cluster;
+}
+
+Status override_training_constants(std::string_view toml, const std::string& file_name) {
+  TESSERA_ASSIGN_OR_RETURN(constants(), parse(toml, file_name));
   return {};
 }
 

@@ -27,15 +27,20 @@ struct Clock {
 struct StageClock {
   Clock forward, backward;
   RankParameters parameters;
-  double layers = 0;
 };
 
+// Of what a generation leaves exposed, the part that stays when its overlap is switched on by name
+// (torchtitan's asynchronous tensor parallelism, Megatron's expert overlap).
+constexpr double kOverlapLeft = 0.4;
+
 // Hides communication as the software does. Sharded parameters travel beside the layer's computation.
-Clock on_the_clock(const LayerTime& time, double sharded_s, const SoftwareGeneration& software) {
+Clock on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,
+                   const SoftwareGeneration& software) {
   Clock clock;
   double compute = time.compute();
-  clock.tp = time.tp * software.tp_exposed;
-  clock.ep = time.ep * software.ep_exposed;
+  sharded_s /= software.sharded_rate;
+  clock.tp = time.tp * software.tp_exposed * (options.overlap_tp ? kOverlapLeft : 1);
+  clock.ep = time.ep * software.ep_exposed * (options.overlap_ep ? kOverlapLeft : 1);
   // A ring of keys and values hides behind attention, except its first block.
   double behind = 0.9 * time.attention;
   clock.cp = std::max(0.1 * time.cp, time.cp - behind);
@@ -56,13 +61,15 @@ class StageBuilder {
   }
   StageClock stage(int64_t stage) {
     StageClock clock;
+    // DualPipe holds every layer twice; each copy sees half of the micro-batches.
+    double share = setup_.layout.schedule == PipelineKind::dualpipe ? 0.5 : 1;
     for (int64_t chunk = 0; chunk < setup_.chunks(); ++chunk) {
       LayerRange range = setup_.layers_of(stage, chunk);
       for (int64_t index = range.first; index < range.last; ++index)
-        add(clock, layer(setup_.model.order[static_cast<size_t>(index)]), 1);
-      if (range.first == 0) add(clock, price(model_.embedding()), 0);
+        add(clock, layer(setup_.model.order[static_cast<size_t>(index)]), share);
+      if (range.first == 0) add(clock, price(model_.embedding()), share);
       bool last = range.last == setup_.model.layers() && range.last > range.first;
-      if (last) add(clock, price(model_.head()), 0);
+      if (last) add(clock, price(model_.head()), share);
     }
     return clock;
   }
@@ -73,8 +80,8 @@ class StageBuilder {
     StageClock clock;
     clock.parameters = {times.parameters, times.expert_parameters};
     ShardedLayerExchange sharded = sharded_layer_exchange(setup_, cluster_, clock.parameters);
-    clock.forward = on_the_clock(times.forward, sharded.forward, software_);
-    clock.backward = on_the_clock(times.backward, sharded.backward, software_);
+    clock.forward = on_the_clock(times.forward, sharded.forward, setup_.options, software_);
+    clock.backward = on_the_clock(times.backward, sharded.backward, setup_.options, software_);
     return clock;
   }
   const StageClock& layer(int32_t kind) {
@@ -82,10 +89,9 @@ class StageBuilder {
     if (!entry) entry = price(model_.layer(setup_.model.kinds[static_cast<size_t>(kind)]));
     return *entry;
   }
-  static void add(StageClock& sum, const StageClock& part, double layers) {
-    sum.forward.add(part.forward, 1), sum.backward.add(part.backward, 1);
+  static void add(StageClock& sum, const StageClock& part, double share) {
+    sum.forward.add(part.forward, share), sum.backward.add(part.backward, share);
     sum.parameters.dense += part.parameters.dense, sum.parameters.experts += part.parameters.experts;
-    sum.layers += layers;
   }
 
   const TrainingSetup& setup_;
@@ -115,7 +121,11 @@ double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
                           const SoftwareGeneration& software, const StageClock& stage) {
   GradientExchange time = gradient_exchange(setup, cluster, stage.parameters);
   if (!setup.options.overlap_dp) return time.reduce + time.gather;
-  double behind_backward = stage.backward.total(), behind_forward = stage.forward.total();
+  // Interleaved: a chunk's gradients are final when its last micro-batch has passed, while the chunks before it
+  // still work on a whole round of micro-batches.
+  double chunks = real(setup.chunks()), rounds = std::max(1.0, real(setup.layout.pp) * (chunks - 1) / chunks);
+  rounds = std::min(rounds, real(setup.micro_batches()));
+  double behind_backward = rounds * stage.backward.total(), behind_forward = rounds * stage.forward.total();
   double reduce = std::max(software.dp_exposed * time.reduce, time.reduce - behind_backward);
   double gather = std::max(software.dp_exposed * time.gather, time.gather - behind_forward);
   return reduce + gather;

@@ -51,12 +51,15 @@ void read_sharding(RowReader& row, TrainingLayout& layout, int64_t replicas) {
     layout.fsdp = 8, layout.dp = replicas / 8;
 }
 
-// Interleaving that a source mentions without its degree: two chunks, which its pipeline and depth allow.
+// NVIDIA's recipes interleave one layer at a time; a source that mentions interleaving without its degree is
+// taken at two chunks; all others at one.
 int64_t virtual_stages_of(RowReader& row, int64_t pp) {
   if (pp == 1) return 1;
-  bool said = row.mentions("notes", "interleav") || row.mentions("id", "interleaved");
-  bool negated = row.mentions("notes", "interleaving not stated") || row.mentions("id", "1f1b");
-  return row.integer_or("vpp", said && !negated ? 2 : 1);
+  int64_t layers = row.integer("n_layers") / pp;
+  if (row.mentions("source", "NeMo") || row.mentions("source", "Megatron-LM README") ||
+      row.mentions("source", "Nemotron-4"))
+    return row.integer_or("vpp", std::max<int64_t>(1, layers));
+  return row.integer_or("vpp", row.mentions("id", "interleaved") ? 2 : 1);
 }
 
 // Gb/s of the text "..8x HDR IB 200Gb/s per node..", "400Gb/s per GPU", per device; 0: not said.

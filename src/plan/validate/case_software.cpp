@@ -45,7 +45,7 @@ constexpr SoftwareRule kRules[] = {
     {"source", "26.04", "bridge-26.04", Framework::megatron},
     {"source", "26.06", "bridge-26.06", Framework::megatron},
     {"source", "26.08", "bridge-26.06", Framework::megatron},
-    {"source", "Megatron-Bridge skills", "bridge-26.06", Framework::megatron},
+    {"source", "skills/", "bridge-plain", Framework::megatron},
     {"source", "LLaMA paper", "megatron-2023", Framework::megatron},
     {"source", "OPT", "megatron-2021", Framework::megatron},
 };

@@ -84,7 +84,8 @@ std::vector<TrainingCheck> check_training(std::vector<TrainingCase> cases) {
   for (TrainingCase& one : cases) {
     TrainingCheck check{.published = std::move(one), .predicted = {}};
     if (check.published.refused.empty()) {
-      auto step = training_step_time(check.published.setup, check.published.cluster, check.published.software);
+      auto step = training_step_time(check.published.setup, for_training(check.published.cluster),
+                                     check.published.software);
       if (step)
         check.predicted = *step;
       else
