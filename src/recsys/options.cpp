@@ -107,6 +107,8 @@ Status validate(const GroupOptions& group) {
   if (group.name.empty()) return invalid("a group has no name");
   if (group.dim < 1 || group.dim > 16384)
     return out_of_range(group, "dim", static_cast<double>(group.dim), "1 to 16384");
+  if (group.expected_rows < 0)
+    return out_of_range(group, "expected rows", static_cast<double>(group.expected_rows), "0 or more");
   const InitOptions& init = group.init;
   if (!std::isfinite(init.low) || !std::isfinite(init.high) || init.low > init.high)
     return invalid("group '{}': initial values run from {} to {}, expected low <= high", group.name, init.low,

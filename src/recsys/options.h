@@ -76,6 +76,7 @@ struct GroupOptions {
   OptimizerOptions optimizer;
   AdmissionOptions admission;
   EvictionOptions eviction;
+  int64_t expected_rows = 0;  // a hint: the index starts at that size instead of growing to it
 };
 
 // Bytes of the values of one row, of its optimizer state, and of the words its policies keep.

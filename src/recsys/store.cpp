@@ -2,37 +2,29 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
-#include <unordered_map>
+#include <bit>
 
 #include "core/nearest.h"
-#include "recsys/hash.h"
-#include "recsys/row_update.h"
+#include "recsys/table.h"
 
 namespace tessera::recsys {
-namespace {
-
-struct Table {
-  explicit Table(const GroupOptions& options) : group(options), update(options) {}
-  GroupOptions group;
-  RowUpdate update;
-  std::mutex mutex;
-  std::unordered_map<uint64_t, std::vector<std::byte>> rows;
-  GroupStats stats;
-
-  std::byte* make(uint64_t id) {
-    std::vector<std::byte>& record = rows[id];
-    record.resize(static_cast<size_t>(update.layout().bytes));
-    update.create(id, record.data());
-    ++stats.created;
-    return record.data();
-  }
-};
-
-}  // namespace
 
 class Store::Impl {
  public:
+  Table& table(int64_t group) const {
+    TESSERA_REQUIRE(group >= 0 && group < static_cast<int64_t>(tables.size()), "group {} of {}", group,
+                    tables.size());
+    return *tables[static_cast<size_t>(group)];
+  }
+  // The table, after a check that `floats` are one row per id.
+  Table& table_for(int64_t group, size_t ids, size_t floats) const {
+    Table& chosen = table(group);
+    size_t dim = static_cast<size_t>(chosen.group().dim);
+    TESSERA_REQUIRE(floats == ids * dim, "{} floats for {} rows of {}", floats, ids, dim);
+    return chosen;
+  }
+  uint64_t now() const { return clock.load(std::memory_order_relaxed); }
+
   std::vector<std::unique_ptr<Table>> tables;
   std::atomic<uint64_t> clock{0};
 };
@@ -41,11 +33,18 @@ Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Store::~Store() = default;
 
 Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
-  auto impl = std::make_unique<Impl>();
+  constexpr int64_t kMostShards = 1 << 14;
   if (options.groups.empty()) return invalid("a store needs at least one group");
+  if (options.num_shards < 1 || options.num_shards > kMostShards ||
+      !std::has_single_bit(static_cast<uint64_t>(options.num_shards)))
+    return invalid("{} shards: expected a power of two from 1 to {}", options.num_shards, kMostShards);
+  auto impl = std::make_unique<Impl>();
   for (const GroupOptions& group : options.groups) {
     TESSERA_RETURN_IF_ERROR(validate(group));
-    impl->tables.push_back(std::make_unique<Table>(group));
+    for (const auto& other : impl->tables)
+      if (other->group().name == group.name) return invalid("two groups are named '{}'", group.name);
+    TESSERA_ASSIGN_OR_RETURN(auto table, Table::create(group, options.num_shards));
+    impl->tables.push_back(std::move(table));
   }
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
@@ -54,98 +53,59 @@ int64_t Store::num_groups() const {
   return static_cast<int64_t>(impl_->tables.size());
 }
 const GroupOptions& Store::group(int64_t group) const {
-  return impl_->tables.at(static_cast<size_t>(group))->group;
+  return impl_->table(group).group();
 }
 
 Result<int64_t> Store::group_named(std::string_view name) const {
   std::vector<std::string> names;
-  for (const auto& table : impl_->tables) names.push_back(table->group.name);
+  for (const auto& table : impl_->tables) names.push_back(table->group().name);
   auto found = std::find(names.begin(), names.end(), name);
   if (found != names.end()) return found - names.begin();
   return make_error(ErrorCode::not_found, "no group '{}' in the store{}", name, did_you_mean(name, names));
 }
 
 Status Store::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, Access access) {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  size_t dim = static_cast<size_t>(table.group.dim);
-  TESSERA_REQUIRE(rows.size() == ids.size() * dim, "{} floats for {} rows of {}", rows.size(), ids.size(), dim);
-  std::lock_guard lock(table.mutex);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    auto found = table.rows.find(ids[i]);
-    if (found == table.rows.end() && access == Access::read) {
-      table.update.initial_values(ids[i], &rows[i * dim]);
-      continue;
-    }
-    const std::byte* record = found != table.rows.end() ? found->second.data() : table.make(ids[i]);
-    table.update.read(record, &rows[i * dim]);
-  }
-  return {};
+  return impl_->table_for(group, ids.size(), rows.size()).get(ids, rows.data(), access, impl_->now());
 }
 
 Result<PutCount> Store::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                             const PutOptions& options) {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  size_t dim = static_cast<size_t>(table.group.dim);
-  TESSERA_REQUIRE(gradients.size() == ids.size() * dim, "{} floats for {} gradients of {}", gradients.size(),
-                  ids.size(), dim);
+  Table& table = impl_->table_for(group, ids.size(), gradients.size());
   advance(options.step);
-  std::lock_guard lock(table.mutex);
-  PutCount count;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const float* gradient = &gradients[i * dim];
-    auto found = table.rows.find(ids[i]);
-    if (found == table.rows.end()) {
-      ++count.absent;
-    } else if (!table.update.finite(gradient)) {
-      ++count.not_finite;
-    } else {
-      table.update.update(found->second.data(), gradient, options);
-      ++count.updated;
-    }
-  }
-  table.stats.absent_gradients += count.absent;
-  table.stats.not_finite_gradients += count.not_finite;
-  return count;
+  return table.put(ids, gradients.data(), options, impl_->now());
 }
 
 Status Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows) {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  size_t dim = static_cast<size_t>(table.group.dim);
-  TESSERA_REQUIRE(rows.size() == ids.size() * dim, "{} floats for {} rows of {}", rows.size(), ids.size(), dim);
-  std::lock_guard lock(table.mutex);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    auto found = table.rows.find(ids[i]);
-    table.update.write(found != table.rows.end() ? found->second.data() : table.make(ids[i]), &rows[i * dim]);
-  }
-  return {};
-}
-
-void Store::find(int64_t group, std::span<const uint64_t> ids, std::span<uint8_t> present) const {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  std::lock_guard lock(table.mutex);
-  for (size_t i = 0; i < ids.size(); ++i) present[i] = table.rows.contains(ids[i]);
+  return impl_->table_for(group, ids.size(), rows.size()).assign(ids, rows.data(), impl_->now());
 }
 
 int64_t Store::erase(int64_t group, std::span<const uint64_t> ids) {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  std::lock_guard lock(table.mutex);
-  int64_t gone = 0;
-  for (uint64_t id : ids) gone += static_cast<int64_t>(table.rows.erase(id));
-  return gone;
+  return impl_->table(group).erase(ids, impl_->now());
+}
+
+void Store::find(int64_t group, std::span<const uint64_t> ids, std::span<uint8_t> present) const {
+  TESSERA_REQUIRE(ids.size() == present.size(), "{} ids, {} answers", ids.size(), present.size());
+  impl_->table(group).find(ids, present.data(), impl_->now());
+}
+
+int64_t Store::set_scores(int64_t group, std::span<const uint64_t> ids, std::span<const float> scores) {
+  TESSERA_REQUIRE(ids.size() == scores.size(), "{} ids, {} scores", ids.size(), scores.size());
+  TESSERA_REQUIRE(impl_->table(group).group().eviction.kind == EvictionOptions::Kind::score,
+                  "group {} has no scores", group);
+  return impl_->table(group).set_scores(ids, scores.data());
+}
+
+int64_t Store::expire(int64_t group) {
+  return impl_->table(group).expire(impl_->now());
 }
 
 void Store::advance(uint64_t step) {
-  uint64_t now = impl_->clock.load(std::memory_order_relaxed);
+  uint64_t now = impl_->now();
   while (step > now && !impl_->clock.compare_exchange_weak(now, step, std::memory_order_relaxed)) continue;
 }
 
 GroupStats Store::stats(int64_t group) const {
-  Table& table = *impl_->tables.at(static_cast<size_t>(group));
-  std::lock_guard lock(table.mutex);
-  GroupStats stats = table.stats;
-  stats.rows = static_cast<int64_t>(table.rows.size());
-  stats.bytes = stats.rows * table.update.layout().bytes;
-  return stats;
+  return impl_->table(group).stats();
 }
 
 }  // namespace tessera::recsys

@@ -86,6 +86,12 @@ class Store {
   // present[i] = whether ids[i] has a row. Changes nothing. REQUIRES: equal sizes.
   void find(int64_t group, std::span<const uint64_t> ids, std::span<uint8_t> present) const;
 
+  // What eviction by score ranks rows by; rows start at 0. Ids without a row are passed over; returns how many
+  // had one. REQUIRES: the group's eviction is `score`; equal sizes.
+  int64_t set_scores(int64_t group, std::span<const uint64_t> ids, std::span<const float> scores);
+  // Frees the rows whose time to live is over. They count as gone already; this gives their memory to others.
+  int64_t expire(int64_t group);
+
   // The clock of policies: the newest step they have heard of. put() moves it; a trainer without puts may call
   // this.
   void advance(uint64_t step);

@@ -1,0 +1,75 @@
+#include "recsys/row_space.h"
+
+#include <algorithm>
+
+namespace tessera::recsys {
+namespace {
+
+constexpr int64_t kOwnersOffset = 4096;
+
+int64_t whole_pages(int64_t bytes) {
+  return (bytes + Region::kHugePage - 1) / Region::kHugePage * Region::kHugePage;
+}
+
+}  // namespace
+
+void RowSpace::lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chunks) {
+  record_bytes_ = record_bytes;
+  chunk_bytes_ = record_bytes * kChunkRows;
+  live_offset_ = whole_pages(kOwnersOffset + max_chunks * static_cast<int64_t>(sizeof(uint16_t)));
+  dirty_offset_ = live_offset_ + num_shards * kBitsPerShard;
+  total_bytes_ = whole_pages(dirty_offset_ + num_shards * kBitsPerShard + max_chunks * chunk_bytes_);
+}
+
+Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t num_shards,
+                                                   int64_t max_bytes) {
+  auto space = std::make_unique<RowSpace>();
+  int64_t chunk_bytes = record_bytes * kChunkRows;
+  int64_t addressable = num_shards * (int64_t{kNoRow} + 1) / kChunkRows;
+  int64_t max_chunks = std::min(addressable, max_bytes / chunk_bytes + num_shards);
+  space->lay_out(record_bytes, num_shards, max_chunks);
+  TESSERA_ASSIGN_OR_RETURN(space->region_, Region::reserve(space->total_bytes_));
+  space->region_.prefer_small_pages(0, space->dirty_offset_ + num_shards * kBitsPerShard);
+  std::byte* base = space->region_.data();
+  space->owners_ = reinterpret_cast<uint16_t*>(base + kOwnersOffset);
+  space->chunks_ = base + space->dirty_offset_ + num_shards * kBitsPerShard;
+  Header& header = space->header();
+  header.record_bytes = static_cast<uint64_t>(record_bytes);
+  header.num_shards = static_cast<uint64_t>(num_shards);
+  header.max_chunks = static_cast<uint64_t>(max_chunks);
+  header.magic = Header::kMagic;
+  return space;
+}
+
+uint32_t RowSpace::take_chunk(int64_t shard) {
+  uint64_t number = header().chunks.load(std::memory_order_relaxed);
+  do {
+    if (number >= header().max_chunks) return kNoRow;
+  } while (!header().chunks.compare_exchange_weak(number, number + 1, std::memory_order_relaxed));
+  owners_[number] = static_cast<uint16_t>(shard + 1);
+  return static_cast<uint32_t>(number);
+}
+
+ShardRows::ShardRows(RowSpace& space, int64_t shard)
+    : space_(&space),
+      shard_(shard),
+      record_bytes_(space.record_bytes()),
+      live_(space.live_bits(shard)),
+      dirty_(space.dirty_bits(shard)) {}
+
+uint32_t ShardRows::take() {
+  if (!free_.empty()) {
+    uint32_t row = free_.back();
+    free_.pop_back();
+    return row;
+  }
+  if (used_ == kNoRow) return kNoRow;
+  if (used_ % RowSpace::kChunkRows == 0) {
+    uint32_t chunk = space_->take_chunk(shard_);
+    if (chunk == kNoRow) return kNoRow;
+    chunks_.push_back(chunk);
+  }
+  return used_++;
+}
+
+}  // namespace tessera::recsys

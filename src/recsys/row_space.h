@@ -1,0 +1,98 @@
+// Records of one group, in one stretch of memory. A shard takes chunks of 512 rows as it grows, so rows of all
+// shards lie densely, no row has an allocation of its own, and a row never moves while it lives.
+//
+//   0                     header: one page
+//   kOwnersOffset         u16 per chunk: 1 + the shard that owns it, 0 not taken
+//   live_offset           per shard 2^24 bits: the row holds a record
+//   dirty_offset          per shard 2^24 bits: changed since the last snapshot
+//   chunks_offset         chunks of 512 records
+//
+// Only pages that are touched exist. The same bytes in a shared file are all that a new process needs.
+// Threads: a shard's rows belong to whoever holds the shard; different shards may grow at once.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "recsys/index.h"
+#include "recsys/region.h"
+
+namespace tessera::recsys {
+
+class ShardRows;
+
+class RowSpace {
+ public:
+  static constexpr uint32_t kChunkRows = 512;
+  static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;  // bytes of one bit map
+
+  struct Header {
+    static constexpr uint64_t kMagic = 0x3130776f72736354;  // "Tcsrow01"
+    uint64_t magic, record_bytes, num_shards, max_chunks, options_hash;
+    std::atomic<uint64_t> chunks;  // taken so far
+  };
+
+  // Private memory for at most `max_bytes` of records (address space, not memory).
+  static Result<std::unique_ptr<RowSpace>> create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes);
+
+  std::byte* chunk(uint32_t number) const { return chunks_ + static_cast<int64_t>(number) * chunk_bytes_; }
+  uint32_t take_chunk(int64_t shard);  // kNoRow when there is no more room
+  uint16_t* owners() const { return owners_; }
+  uint64_t* live_bits(int64_t shard) const { return bits(live_offset_, shard); }
+  uint64_t* dirty_bits(int64_t shard) const { return bits(dirty_offset_, shard); }
+  Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
+  int64_t record_bytes() const { return record_bytes_; }
+
+ private:
+  uint64_t* bits(int64_t offset, int64_t shard) const {
+    return reinterpret_cast<uint64_t*>(region_.data() + offset + shard * kBitsPerShard);
+  }
+  void lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chunks);
+
+  Region region_;
+  int64_t record_bytes_ = 0, chunk_bytes_ = 0, live_offset_ = 0, dirty_offset_ = 0, total_bytes_ = 0;
+  uint16_t* owners_ = nullptr;
+  std::byte* chunks_ = nullptr;
+};
+
+// The rows of one shard, numbered from 0.
+class ShardRows {
+ public:
+  ShardRows(RowSpace& space, int64_t shard);
+  std::byte* record(uint32_t row) const {
+    return space_->chunk(chunks_[row / RowSpace::kChunkRows]) +
+           static_cast<int64_t>(row % RowSpace::kChunkRows) * record_bytes_;
+  }
+  // A row that is not live, or kNoRow. The caller writes the record, then calls set_live().
+  uint32_t take();
+  void set_live(uint32_t row) { live_[row / 64] |= uint64_t{1} << row % 64; }
+  bool live(uint32_t row) const { return (live_[row / 64] >> row % 64 & 1) != 0; }
+  void give_back(uint32_t row) {
+    live_[row / 64] &= ~(uint64_t{1} << row % 64);
+    free_.push_back(row);
+  }
+  void mark_dirty(uint32_t row) { dirty_[row / 64] |= uint64_t{1} << row % 64; }
+  void prefetch_dirty(uint32_t row) const { __builtin_prefetch(dirty_ + row / 64, 1); }
+  uint32_t end() const { return used_; }  // every live row is below
+  int64_t bytes() const { return static_cast<int64_t>(chunks_.size()) * RowSpace::kChunkRows * record_bytes_; }
+  template <class Visit>
+  void for_each_live(const Visit& visit) const;  // visit(row), ascending
+
+ private:
+  RowSpace* space_;
+  int64_t shard_, record_bytes_;
+  uint64_t *live_, *dirty_;
+  uint32_t used_ = 0;
+  std::vector<uint32_t> chunks_;
+  std::vector<uint32_t> free_;
+};
+
+template <class Visit>
+void ShardRows::for_each_live(const Visit& visit) const {
+  for (uint32_t word = 0; word * 64 < used_; ++word)
+    for (uint64_t bits = live_[word]; bits != 0; bits &= bits - 1)
+      visit(word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits)));
+}
+
+}  // namespace tessera::recsys

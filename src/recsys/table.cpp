@@ -1,0 +1,329 @@
+#include "recsys/table.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/machine.h"
+
+namespace tessera::recsys {
+namespace {
+
+// Sized so that the rows of a block (4096 x 64 bytes) stay in the second cache while they are scattered.
+constexpr size_t kBlock = 4096;
+// Distances between the stages, in ids: enough for all misses a core can have on their way.
+constexpr size_t kBucketAhead = 24, kRowAhead = 24, kWindow = 64;
+
+uint64_t hash_of(uint64_t id) {
+  return mix64(id);
+}
+
+// Positions of a block in order of their shards, ids of one shard in order of the request.
+struct BlockOrder {
+  uint64_t hashes[kBlock];
+  uint16_t positions[kBlock];
+};
+
+void order_by_shard(std::span<const uint64_t> ids, int shard_bits, BlockOrder& order) {
+  static thread_local std::vector<uint32_t> starts;
+  static thread_local std::vector<uint64_t> unordered;
+  unordered.resize(kBlock);
+  starts.assign((size_t{1} << shard_bits) + 1, 0);
+  auto shard = [shard_bits](uint64_t hash) { return shard_bits == 0 ? 0 : hash >> (64 - shard_bits); };
+  for (size_t i = 0; i < ids.size(); ++i) {
+    unordered[i] = hash_of(ids[i]);
+    ++starts[shard(unordered[i]) + 1];
+  }
+  for (size_t s = 1; s < starts.size(); ++s) starts[s] += starts[s - 1];
+  for (size_t i = 0; i < ids.size(); ++i) {
+    uint32_t place = starts[shard(unordered[i])]++;
+    order.hashes[place] = unordered[i];
+    order.positions[place] = static_cast<uint16_t>(i);
+  }
+}
+
+}  // namespace
+
+Table::Table(const GroupOptions& group, int64_t num_shards)
+    : group_(group),
+      update_(group),
+      eviction_(group, num_shards),
+      shard_bits_(std::countr_zero(static_cast<uint64_t>(num_shards))),
+      record_lines_((update_.layout().bytes + 63) / 64) {}
+
+Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t num_shards) {
+  std::unique_ptr<Table> table(new Table(group, num_shards));
+  constexpr int64_t kLeastReserve = int64_t{64} << 30;
+  int64_t reserve = std::max(kLeastReserve, 2 * this_machine().memory_bytes);
+  TESSERA_ASSIGN_OR_RETURN(table->space_, RowSpace::create(table->update_.layout().bytes, num_shards, reserve));
+  TESSERA_ASSIGN_OR_RETURN(table->buckets_, BucketSpace::create(reserve));
+  for (int64_t s = 0; s < num_shards; ++s) {
+    table->shards_.push_back(std::make_unique<Shard>(*table->space_, s, group, num_shards));
+    uint64_t rows = static_cast<uint64_t>(group.expected_rows / num_shards);
+    uint64_t slack =
+        static_cast<uint64_t>(3 * std::sqrt(static_cast<double>(rows)));  // shards differ by chance
+    TESSERA_RETURN_IF_ERROR(
+        table->shards_.back()->index.restart(*table->buckets_, Index::buckets_for(rows + slack)));
+  }
+  return table;
+}
+
+// ---- a request, shard by shard ----
+
+// Looks where the row most probably is and prefetches it; the id is compared when the row has arrived.
+void Table::probe(Visitor& visitor, uint64_t id, uint64_t hash) {
+  visitor.id = id;
+  visitor.hash = hash;
+  const Index& index = visitor.shard->index;
+  const Bucket& bucket = index.bucket(index.home(index_hash(hash)));
+  uint32_t found = bucket.matches(Index::tag_of(hash));
+  visitor.record = nullptr;
+  if (found == 0) return;
+  visitor.row = bucket.row(std::countr_zero(found));
+  visitor.record = visitor.shard->rows.record(visitor.row);
+  const std::byte* last = visitor.record + update_.layout().bytes - 1;
+  for (const std::byte* line = visitor.record; line < last; line += 64) __builtin_prefetch(line, 1);
+  __builtin_prefetch(last, 1);
+  visitor.shard->rows.prefetch_dirty(visitor.row);
+}
+
+void Table::find_record(Visitor& visitor) {
+  const Shard& shard = *visitor.shard;
+  auto same = [&](uint32_t row) { return id_of(shard.rows.record(row)) == visitor.id; };
+  visitor.row = shard.index.find(index_hash(visitor.hash), Index::tag_of(visitor.hash), same);
+  visitor.record = visitor.row == kNoRow ? nullptr : shard.rows.record(visitor.row);
+}
+
+template <class Visit>
+void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const Visit& visit) {
+  static thread_local BlockOrder order;
+  order_by_shard(ids, shard_bits_, order);
+  Visitor window[kWindow];
+  size_t count = ids.size();
+  uint64_t removals_at_lock[kWindow];  // of the shard, when its lock was taken
+  uint64_t removals = 0;
+  Shard* locked = nullptr;
+  for (size_t i = 0; i < count + kBucketAhead + kRowAhead; ++i) {
+    if (i < count) shards_[shard_number(order.hashes[i])]->index.prefetch(index_hash(order.hashes[i]));
+    if (size_t p = i - kBucketAhead; i >= kBucketAhead && p < count) {
+      Visitor& visitor = window[p % kWindow];
+      visitor.position = first + order.positions[p];
+      visitor.shard = shards_[shard_number(order.hashes[p])].get();
+      if (visitor.shard != locked) {
+        locked = visitor.shard;
+        locked->mutex.lock();
+        removals = locked->removals;
+      }
+      removals_at_lock[p % kWindow] = removals;
+      probe(visitor, ids[order.positions[p]], order.hashes[p]);
+    }
+    if (i < kBucketAhead + kRowAhead) continue;
+    size_t v = i - kBucketAhead - kRowAhead;
+    Visitor& visitor = window[v % kWindow];
+    Shard* shard = visitor.shard;
+    bool as_probed = visitor.record != nullptr && shard->removals == removals_at_lock[v % kWindow] &&
+                     id_of(visitor.record) == visitor.id;
+    if (!as_probed) find_record(visitor);
+    visit(visitor);
+    bool last_of_shard = v + 1 == count || window[(v + 1) % kWindow].shard != shard;
+    if (last_of_shard) shard->mutex.unlock();
+  }
+}
+
+template <class Visit>
+void Table::for_each(std::span<const uint64_t> ids, const Visit& visit) {
+  for (size_t first = 0; first < ids.size(); first += kBlock)
+    sweep_block(ids.subspan(first, std::min(kBlock, ids.size() - first)), first, visit);
+}
+
+Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now) {
+  size_t dim = static_cast<size_t>(group_.dim);
+  bool train = access == Access::train, all_admitted = group_.admission.kind == AdmissionOptions::Kind::all;
+  bool visits = train && eviction_.tracks_visits(), full = false;
+  for_each(ids, [&](Visitor& visitor) {
+    float* out = rows + visitor.position * dim;
+    if (eviction_.can_expire() && visitor.record != nullptr && eviction_.expired(visitor.record, now)) {
+      if (train) drop_expired(visitor, now);
+      visitor.record = nullptr;
+    }
+    bool found = visitor.record != nullptr;
+    if (!found && train) {
+      if (visitor.shard->admission.admit(visitor.id, now)) {
+        full |= !make_row(visitor, now);
+      } else {
+        ++visitor.shard->stats.refused;
+      }
+    }
+    if (visitor.record != nullptr) {
+      if (visits && found) {
+        eviction_.visit(visitor.record, now);
+        visitor.shard->rows.mark_dirty(visitor.row);
+      }
+      update_.read(visitor.record, out);
+    } else if (all_admitted && !train) {
+      update_.initial_values(visitor.id, out);
+    } else {
+      std::fill_n(out, dim, 0.0f);
+    }
+  });
+  if (!full) return {};
+  return make_error(
+      ErrorCode::resource_exhausted,
+      "group '{}' has no room for more rows: a shard holds at most {}; use more shards than {}, or an "
+      "eviction policy with a budget",
+      group_.name, kNoRow, shards_.size());
+}
+
+PutCount Table::put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options,
+                    uint64_t now) {
+  size_t dim = static_cast<size_t>(group_.dim);
+  PutCount total;
+  for_each(ids, [&](Visitor& visitor) {
+    const float* gradient = gradients + visitor.position * dim;
+    bool expired = eviction_.can_expire() && visitor.record != nullptr && drop_expired(visitor, now);
+    if (expired || visitor.record == nullptr) {
+      ++total.absent;
+      ++visitor.shard->stats.absent_gradients;
+    } else if (!update_.finite(gradient)) {
+      ++total.not_finite;
+      ++visitor.shard->stats.not_finite_gradients;
+    } else {
+      visitor.shard->rows.mark_dirty(visitor.row);
+      update_.update(visitor.record, gradient, options);
+      ++total.updated;
+    }
+  });
+  return total;
+}
+
+Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t now) {
+  bool full = false;
+  for_each(ids, [&](Visitor& visitor) {
+    if (visitor.record == nullptr && !make_row(visitor, now)) {
+      full = true;
+      return;
+    }
+    visitor.shard->rows.mark_dirty(visitor.row);
+    update_.write(visitor.record, rows + visitor.position * static_cast<size_t>(group_.dim));
+  });
+  if (!full) return {};
+  return make_error(ErrorCode::resource_exhausted, "group '{}' has no room for more rows", group_.name);
+}
+
+int64_t Table::erase(std::span<const uint64_t> ids, uint64_t now) {
+  int64_t gone = 0;
+  for_each(ids, [&](Visitor& visitor) {
+    if (visitor.record == nullptr || drop_expired(visitor, now)) return;
+    remove(*visitor.shard, visitor.row);
+    ++gone;
+  });
+  return gone;
+}
+
+void Table::find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now) {
+  for_each(ids, [&](Visitor& visitor) {
+    bool there = visitor.record != nullptr && !eviction_.expired(visitor.record, now);
+    present[visitor.position] = there ? 1 : 0;
+  });
+}
+
+int64_t Table::set_scores(std::span<const uint64_t> ids, const float* scores) {
+  int64_t set = 0;
+  for_each(ids, [&](Visitor& visitor) {
+    if (visitor.record == nullptr) return;
+    eviction_.set_score(visitor.record, scores[visitor.position]);
+    visitor.shard->rows.mark_dirty(visitor.row);
+    ++set;
+  });
+  return set;
+}
+
+// ---- rows come and go ----
+
+bool Table::make_row(Visitor& visitor, uint64_t now) {
+  Shard& shard = *visitor.shard;
+  uint64_t bound = eviction_.rows_per_shard();
+  if (bound != 0 && shard.index.entries() >= bound) make_room(shard);
+  if (!shard.index.has_room() && !grow(shard, shard.index.larger())) return false;
+  uint32_t row = shard.rows.take();
+  if (row == kNoRow) return false;
+  visitor.row = row;
+  visitor.record = shard.rows.record(row);
+  update_.create(visitor.id, visitor.record);
+  if (eviction_.tracks_visits()) eviction_.visit(visitor.record, now);
+  shard.rows.mark_dirty(row);
+  shard.rows.set_live(row);
+  shard.index.insert(index_hash(visitor.hash), Index::tag_of(visitor.hash), row);
+  ++shard.stats.created;
+  return true;
+}
+
+bool Table::grow(Shard& shard, uint64_t buckets) {
+  if (!shard.index.restart(*buckets_, buckets)) return false;
+  shard.rows.for_each_live([&](uint32_t row) {
+    uint64_t hash = hash_of(id_of(shard.rows.record(row)));
+    shard.index.insert(index_hash(hash), Index::tag_of(hash), row);
+  });
+  return true;
+}
+
+void Table::remove(Shard& shard, uint32_t row) {
+  uint64_t hash = hash_of(id_of(shard.rows.record(row)));
+  shard.rows.give_back(row);
+  shard.rows.mark_dirty(row);
+  shard.index.remove(index_hash(hash), Index::tag_of(hash), row);
+  ++shard.removals;
+}
+
+void Table::make_room(Shard& shard) {
+  static thread_local std::vector<std::pair<uint32_t, uint32_t>> ranked;  // rank, row
+  ranked.clear();
+  shard.rows.for_each_live(
+      [&](uint32_t row) { ranked.emplace_back(eviction_.rank(shard.rows.record(row), update_), row); });
+  size_t leave = std::max<size_t>(1, ranked.size() / 16);
+  std::nth_element(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(leave) - 1, ranked.end());
+  for (size_t i = 0; i < leave; ++i) remove(shard, ranked[i].second);
+  shard.stats.evicted += static_cast<int64_t>(leave);
+}
+
+bool Table::drop_expired(Visitor& visitor, uint64_t now) {
+  if (!eviction_.expired(visitor.record, now)) return false;
+  remove(*visitor.shard, visitor.row);
+  ++visitor.shard->stats.expired;
+  visitor.record = nullptr;
+  return true;
+}
+
+int64_t Table::expire(uint64_t now) {
+  if (!eviction_.can_expire()) return 0;
+  int64_t gone = 0;
+  for (auto& shard : shards_) {
+    std::lock_guard lock(shard->mutex);
+    std::vector<uint32_t> old;
+    shard->rows.for_each_live([&](uint32_t row) {
+      if (eviction_.expired(shard->rows.record(row), now)) old.push_back(row);
+    });
+    for (uint32_t row : old) remove(*shard, row);
+    shard->stats.expired += static_cast<int64_t>(old.size());
+    gone += static_cast<int64_t>(old.size());
+  }
+  return gone;
+}
+
+GroupStats Table::stats() {
+  GroupStats total;
+  for (auto& shard : shards_) {
+    std::lock_guard lock(shard->mutex);
+    total.rows += static_cast<int64_t>(shard->index.entries());
+    total.bytes += shard->rows.bytes() + shard->index.bytes() + shard->admission.bytes();
+    total.created += shard->stats.created;
+    total.evicted += shard->stats.evicted;
+    total.refused += shard->stats.refused;
+    total.expired += shard->stats.expired;
+    total.absent_gradients += shard->stats.absent_gradients;
+    total.not_finite_gradients += shard->stats.not_finite_gradients;
+  }
+  return total;
+}
+
+}  // namespace tessera::recsys

@@ -1,0 +1,85 @@
+// The rows of one group. A request is served shard by shard: ids are hashed and put in order of their shards,
+// then each passes three stages some tens of ids apart, so that the memory of many rows is on its way at once:
+// its bucket is prefetched; its shard is locked, the bucket searched and the row prefetched; the row is read or
+// updated. A shard is locked once per block of ids, and locks are taken in ascending order.
+//
+// Contract and threads: store.h.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "recsys/admission.h"
+#include "recsys/eviction.h"
+#include "recsys/row_space.h"
+#include "recsys/row_update.h"
+#include "recsys/store.h"
+
+namespace tessera::recsys {
+
+struct Shard {
+  Shard(RowSpace& space, int64_t number, const GroupOptions& group, int64_t num_shards)
+      : rows(space, number), admission(group.admission, num_shards) {}
+  std::mutex mutex;
+  Index index;
+  ShardRows rows;
+  Admission admission;
+  uint64_t removals = 0;  // while it stands still, a record that was found stays where it is
+  GroupStats stats;
+};
+
+class Table {
+ public:
+  static Result<std::unique_ptr<Table>> create(const GroupOptions& group, int64_t num_shards);
+
+  const GroupOptions& group() const { return group_; }
+  Status get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now);
+  PutCount put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options, uint64_t now);
+  Status assign(std::span<const uint64_t> ids, const float* rows, uint64_t now);
+  int64_t erase(std::span<const uint64_t> ids, uint64_t now);
+  void find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now);
+  int64_t set_scores(std::span<const uint64_t> ids, const float* scores);
+  int64_t expire(uint64_t now);
+  GroupStats stats();
+
+ private:
+  Table(const GroupOptions& group, int64_t num_shards);
+
+  // One id on its way: where it stands in the request, its hash, and its record when it has one.
+  struct Visitor {
+    size_t position;
+    uint64_t id, hash;
+    Shard* shard;
+    std::byte* record;
+    uint32_t row;
+  };
+  // visit(Visitor&) for every id, under the lock of its shard.
+  template <class Visit>
+  void for_each(std::span<const uint64_t> ids, const Visit& visit);
+  template <class Visit>
+  void sweep_block(std::span<const uint64_t> ids, size_t first, const Visit& visit);
+
+  uint64_t index_hash(uint64_t hash) const { return hash << shard_bits_; }
+  size_t shard_number(uint64_t hash) const { return shard_bits_ == 0 ? 0 : hash >> (64 - shard_bits_); }
+  void probe(Visitor& visitor, uint64_t id, uint64_t hash);
+  void find_record(Visitor& visitor);
+  bool make_row(Visitor& visitor, uint64_t now);  // false: no room
+  bool grow(Shard& shard, uint64_t buckets);
+  void remove(Shard& shard, uint32_t row);
+  void make_room(Shard& shard);
+  bool drop_expired(Visitor& visitor, uint64_t now);
+
+  GroupOptions group_;
+  RowUpdate update_;
+  Eviction eviction_;
+  int shard_bits_;
+  int64_t record_lines_;
+  std::unique_ptr<RowSpace> space_;
+  std::unique_ptr<BucketSpace> buckets_;
+  std::vector<std::unique_ptr<Shard>> shards_;
+};
+
+}  // namespace tessera::recsys
