@@ -11,6 +11,7 @@ namespace tessera::recsys {
 
 // Constants of one update, in the precision of torch's kernels.
 struct RowStep {
+  double rate;
   float learning_rate, weight_decay, epsilon, momentum;
   bool nesterov, accumulate_after;
   float beta1, beta2, one_minus_beta1, one_minus_beta2;
@@ -30,8 +31,9 @@ struct RowKernels {
   // By RowType. `random` 0 rounds to nearest even, else it seeds stochastic rounding.
   void (*load[4])(const std::byte* row, int64_t dim, float* values);
   void (*store[4])(const float* values, int64_t dim, std::byte* row, uint32_t random);
-  // By OptimizerOptions::Kind; `state` as in row_update.h.
-  void (*update[7])(const RowStep&, int64_t dim, float* values, float* state, const float* gradient);
+  // By OptimizerOptions::Kind; `state` as in row_update.h. False, and nothing changed, when the gradient has
+  // NaN or infinity, or squares that sum to infinity where the optimizer needs their sum.
+  bool (*update[7])(const RowStep&, int64_t dim, float* values, float* state, const float* gradient);
   bool (*finite)(const float* values, int64_t dim);
   void (*initial)(const InitStep&, int64_t dim, float* values);
   float (*sum_of_squares)(const float* values, int64_t dim);

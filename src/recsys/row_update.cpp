@@ -53,6 +53,9 @@ RowUpdate::RowUpdate(const GroupOptions& group, const RowKernels* kernels)
       layout_(group),
       kernels_(kernels != nullptr ? kernels : &row_kernels()),
       type_(static_cast<size_t>(group.row_type)),
+      copied_floats_(group.row_type == RowType::f32 ? static_cast<size_t>(group.dim) : 0),
+      counts_updates_(group.optimizer.kind == Optimizer::adam || group.optimizer.kind == Optimizer::adamw ||
+                      group.optimizer.kind == Optimizer::lamb_row),
       base_(constants()) {}
 
 // As torch computes them: in double, then rounded once.
@@ -75,24 +78,22 @@ RowStep RowUpdate::constants() const {
   return step;
 }
 
-bool RowUpdate::counts_updates() const {
-  Optimizer kind = group_.optimizer.kind;
-  return kind == Optimizer::adam || kind == Optimizer::adamw || kind == Optimizer::lamb_row;
-}
-
-RowStep RowUpdate::step_of(const std::byte* state, const PutOptions& options) const {
+RowStep RowUpdate::step_of(const PutOptions& options) const {
   RowStep step = base_;
   const OptimizerOptions& o = group_.optimizer;
-  double rate = o.learning_rate * options.learning_rate_scale;
-  step.learning_rate = static_cast<float>(rate);
-  step.decay_factor = static_cast<float>(1 - rate * o.weight_decay);
-  step.ftrl_alpha_inverse = static_cast<float>(1 / rate);
-  if (!counts_updates()) return step;
-  uint32_t updates;
-  std::memcpy(&updates, state + state_bytes(group_) - 4, sizeof updates);
+  step.rate = o.learning_rate * options.learning_rate_scale;
+  step.learning_rate = static_cast<float>(step.rate);
+  step.decay_factor = static_cast<float>(1 - step.rate * o.weight_decay);
+  step.ftrl_alpha_inverse = static_cast<float>(1 / step.rate);
+  return step;
+}
+
+// Adam's bias corrections for a row that was updated that often.
+RowStep RowUpdate::corrected(RowStep step, uint32_t updates) const {
+  const OptimizerOptions& o = group_.optimizer;
   double first = 1 - std::pow(o.beta1, updates), second = 1 - std::pow(o.beta2, updates);
   step.first_correction = static_cast<float>(first);
-  step.step_size = static_cast<float>(rate / first);
+  step.step_size = static_cast<float>(step.rate / first);
   step.root_correction = static_cast<float>(std::sqrt(second));
   return step;
 }
@@ -143,25 +144,26 @@ void RowUpdate::write(std::byte* record, const float* values) const {
   fresh_state(record);
 }
 
-void RowUpdate::update(std::byte* record, const float* gradient, const PutOptions& options) const {
-  std::byte* state = record + layout_.state_offset;
-  if (counts_updates()) {
+bool RowUpdate::update(std::byte* record, const float* gradient, const RowStep& step, uint64_t number) const {
+  auto apply = kernels_->update[static_cast<size_t>(group_.optimizer.kind)];
+  std::byte* row = record + layout_.values_offset;
+  float* state = reinterpret_cast<float*>(record + layout_.state_offset);
+  float* values = group_.row_type == RowType::f32 ? reinterpret_cast<float*>(row) : scratch(group_.dim);
+  if (group_.row_type != RowType::f32) kernels_->load[type_](row, group_.dim, values);
+  if (counts_updates_) {
     std::byte* counter = record + layout_.bytes - 4;
     uint32_t updates;
     std::memcpy(&updates, counter, sizeof updates);
     updates += updates != UINT32_MAX;
+    if (!apply(corrected(step, updates), group_.dim, values, state, gradient)) return false;
     std::memcpy(counter, &updates, sizeof updates);
+  } else if (!apply(step, group_.dim, values, state, gradient)) {
+    return false;
   }
-  RowStep step = step_of(state, options);
-  auto apply = kernels_->update[static_cast<size_t>(group_.optimizer.kind)];
-  std::byte* row = record + layout_.values_offset;
-  if (group_.row_type == RowType::f32)
-    return apply(step, group_.dim, reinterpret_cast<float*>(row), reinterpret_cast<float*>(state), gradient);
-  float* values = scratch(group_.dim);
-  kernels_->load[type_](row, group_.dim, values);
-  apply(step, group_.dim, values, reinterpret_cast<float*>(state), gradient);
-  uint32_t random = group_.stochastic_rounding ? rounding_seed(id_of(record), options.step) : 0;
+  if (group_.row_type == RowType::f32) return true;
+  uint32_t random = group_.stochastic_rounding ? rounding_seed(id_of(record), number) : 0;
   kernels_->store[type_](values, group_.dim, row, random);
+  return true;
 }
 
 float RowUpdate::norm_squared(const std::byte* record) const {

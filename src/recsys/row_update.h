@@ -45,25 +45,35 @@ class RowUpdate {
   void create(uint64_t id, std::byte* record) const;      // id, zero policy words, initial values, fresh state
   void initial_values(uint64_t id, float* values) const;  // as read() gives them after create()
   void read(const std::byte* record, float* values) const {
-    kernels_->load[type_](record + layout_.values_offset, group_.dim, values);
+    const std::byte* row = record + layout_.values_offset;
+    // A call would cost as much as the copy of a short row.
+    if (copied_floats_ == 16) {
+      std::memcpy(values, row, 64);
+    } else if (copied_floats_ != 0) {
+      std::memcpy(values, row, sizeof(float) * copied_floats_);
+    } else {
+      kernels_->load[type_](row, group_.dim, values);
+    }
   }
   void write(std::byte* record, const float* values) const;  // nearest rounding; the state becomes fresh
-  bool finite(const float* gradient) const { return kernels_->finite(gradient, group_.dim); }
-  // REQUIRES: finite(gradient).
-  void update(std::byte* record, const float* gradient, const PutOptions& options) const;
+  // The constants of all updates of one put.
+  RowStep step_of(const PutOptions& options) const;
+  // False, and nothing changed, when the gradient is not finite. `number` of the put seeds stochastic rounding.
+  bool update(std::byte* record, const float* gradient, const RowStep& step, uint64_t number) const;
   float norm_squared(const std::byte* record) const;
 
  private:
   RowStep constants() const;
-  RowStep step_of(const std::byte* state, const PutOptions& options) const;
+  RowStep corrected(RowStep step, uint32_t updates) const;
   void fresh_state(std::byte* record) const;
   void raw_initial(uint64_t id, float* values) const;
-  bool counts_updates() const;
 
   GroupOptions group_;
   RecordLayout layout_;
   const RowKernels* kernels_;
   size_t type_;
+  size_t copied_floats_;  // rows of float32 are copied as they are
+  bool counts_updates_;
   RowStep base_;
 };
 

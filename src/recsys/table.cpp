@@ -71,7 +71,8 @@ Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t 
 // ---- a request, shard by shard ----
 
 // Looks where the row most probably is and prefetches it; the id is compared when the row has arrived.
-void Table::probe(Visitor& visitor, uint64_t id, uint64_t hash) {
+template <bool kWrites>
+inline void Table::probe(Visitor& visitor, uint64_t id, uint64_t hash) {
   visitor.id = id;
   visitor.hash = hash;
   const Index& index = visitor.shard->index;
@@ -81,10 +82,18 @@ void Table::probe(Visitor& visitor, uint64_t id, uint64_t hash) {
   if (found == 0) return;
   visitor.row = bucket.row(std::countr_zero(found));
   visitor.record = visitor.shard->rows.record(visitor.row);
-  const std::byte* last = visitor.record + update_.layout().bytes - 1;
-  for (const std::byte* line = visitor.record; line < last; line += 64) __builtin_prefetch(line, 1);
-  __builtin_prefetch(last, 1);
-  visitor.shard->rows.prefetch_dirty(visitor.row);
+  auto begin = reinterpret_cast<uintptr_t>(visitor.record) / 64 * 64;
+  auto end = reinterpret_cast<uintptr_t>(visitor.record) +
+             static_cast<uintptr_t>(kWrites ? update_.layout().bytes : update_.layout().state_offset);
+  for (uintptr_t line = begin; line < end; line += 64)
+    __builtin_prefetch(reinterpret_cast<void*>(line), kWrites);
+  if (kWrites) visitor.shard->rows.prefetch_dirty(visitor.row);
+}
+
+// The caller's floats of one id: a get writes them, a put reads them.
+template <bool kWrites>
+inline void Table::prefetch_floats(const float* floats) const {
+  for (int64_t j = 0; j < group_.dim; j += 16) __builtin_prefetch(floats + j, !kWrites);
 }
 
 void Table::find_record(Visitor& visitor) {
@@ -94,8 +103,8 @@ void Table::find_record(Visitor& visitor) {
   visitor.record = visitor.row == kNoRow ? nullptr : shard.rows.record(visitor.row);
 }
 
-template <class Visit>
-void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const Visit& visit) {
+template <bool kWrites, class Visit>
+void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit) {
   static thread_local BlockOrder order;
   order_by_shard(ids, shard_bits_, order);
   Visitor window[kWindow];
@@ -115,7 +124,9 @@ void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const Visit
         removals = locked->removals;
       }
       removals_at_lock[p % kWindow] = removals;
-      probe(visitor, ids[order.positions[p]], order.hashes[p]);
+      probe<kWrites>(visitor, ids[order.positions[p]], order.hashes[p]);
+      if (floats != nullptr)
+        prefetch_floats<kWrites>(floats + visitor.position * static_cast<size_t>(group_.dim));
     }
     if (i < kBucketAhead + kRowAhead) continue;
     size_t v = i - kBucketAhead - kRowAhead;
@@ -130,17 +141,17 @@ void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const Visit
   }
 }
 
-template <class Visit>
-void Table::for_each(std::span<const uint64_t> ids, const Visit& visit) {
+template <bool kWrites, class Visit>
+void Table::for_each(std::span<const uint64_t> ids, const float* floats, const Visit& visit) {
   for (size_t first = 0; first < ids.size(); first += kBlock)
-    sweep_block(ids.subspan(first, std::min(kBlock, ids.size() - first)), first, visit);
+    sweep_block<kWrites>(ids.subspan(first, std::min(kBlock, ids.size() - first)), first, floats, visit);
 }
 
 Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now) {
   size_t dim = static_cast<size_t>(group_.dim);
   bool train = access == Access::train, all_admitted = group_.admission.kind == AdmissionOptions::Kind::all;
   bool visits = train && eviction_.tracks_visits(), full = false;
-  for_each(ids, [&](Visitor& visitor) {
+  for_each<false>(ids, rows, [&](Visitor& visitor) {
     float* out = rows + visitor.position * dim;
     if (eviction_.can_expire() && visitor.record != nullptr && eviction_.expired(visitor.record, now)) {
       if (train) drop_expired(visitor, now);
@@ -178,19 +189,19 @@ PutCount Table::put(std::span<const uint64_t> ids, const float* gradients, const
                     uint64_t now) {
   size_t dim = static_cast<size_t>(group_.dim);
   PutCount total;
-  for_each(ids, [&](Visitor& visitor) {
+  RowStep step = update_.step_of(options);
+  for_each<true>(ids, gradients, [&](Visitor& visitor) {
     const float* gradient = gradients + visitor.position * dim;
     bool expired = eviction_.can_expire() && visitor.record != nullptr && drop_expired(visitor, now);
     if (expired || visitor.record == nullptr) {
       ++total.absent;
       ++visitor.shard->stats.absent_gradients;
-    } else if (!update_.finite(gradient)) {
+    } else if (update_.update(visitor.record, gradient, step, options.step)) {
+      visitor.shard->rows.mark_dirty(visitor.row);
+      ++total.updated;
+    } else {
       ++total.not_finite;
       ++visitor.shard->stats.not_finite_gradients;
-    } else {
-      visitor.shard->rows.mark_dirty(visitor.row);
-      update_.update(visitor.record, gradient, options);
-      ++total.updated;
     }
   });
   return total;
@@ -198,7 +209,7 @@ PutCount Table::put(std::span<const uint64_t> ids, const float* gradients, const
 
 Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t now) {
   bool full = false;
-  for_each(ids, [&](Visitor& visitor) {
+  for_each<true>(ids, rows, [&](Visitor& visitor) {
     if (visitor.record == nullptr && !make_row(visitor, now)) {
       full = true;
       return;
@@ -212,7 +223,7 @@ Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t 
 
 int64_t Table::erase(std::span<const uint64_t> ids, uint64_t now) {
   int64_t gone = 0;
-  for_each(ids, [&](Visitor& visitor) {
+  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr || drop_expired(visitor, now)) return;
     remove(*visitor.shard, visitor.row);
     ++gone;
@@ -221,7 +232,7 @@ int64_t Table::erase(std::span<const uint64_t> ids, uint64_t now) {
 }
 
 void Table::find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now) {
-  for_each(ids, [&](Visitor& visitor) {
+  for_each<false>(ids, nullptr, [&](Visitor& visitor) {
     bool there = visitor.record != nullptr && !eviction_.expired(visitor.record, now);
     present[visitor.position] = there ? 1 : 0;
   });
@@ -229,7 +240,7 @@ void Table::find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now) 
 
 int64_t Table::set_scores(std::span<const uint64_t> ids, const float* scores) {
   int64_t set = 0;
-  for_each(ids, [&](Visitor& visitor) {
+  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr) return;
     eviction_.set_score(visitor.record, scores[visitor.position]);
     visitor.shard->rows.mark_dirty(visitor.row);

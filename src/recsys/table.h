@@ -56,14 +56,17 @@ class Table {
     std::byte* record;
     uint32_t row;
   };
-  // visit(Visitor&) for every id, under the lock of its shard.
-  template <class Visit>
-  void for_each(std::span<const uint64_t> ids, const Visit& visit);
-  template <class Visit>
-  void sweep_block(std::span<const uint64_t> ids, size_t first, const Visit& visit);
+  // visit(Visitor&) for every id, under the lock of its shard. `floats`: the caller's, one row per id, or null.
+  template <bool kWrites, class Visit>
+  void for_each(std::span<const uint64_t> ids, const float* floats, const Visit& visit);
+  template <bool kWrites, class Visit>
+  void sweep_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit);
+  template <bool kWrites>
+  void prefetch_floats(const float* floats) const;
 
   uint64_t index_hash(uint64_t hash) const { return hash << shard_bits_; }
   size_t shard_number(uint64_t hash) const { return shard_bits_ == 0 ? 0 : hash >> (64 - shard_bits_); }
+  template <bool kWrites>
   void probe(Visitor& visitor, uint64_t id, uint64_t hash);
   void find_record(Visitor& visitor);
   bool make_row(Visitor& visitor, uint64_t now);  // false: no room

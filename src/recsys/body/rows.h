@@ -21,17 +21,31 @@ inline uint32_t random_of(uint32_t seed, int64_t i) {
 
 constexpr int64_t kRowLanes = 16;
 
-inline float lane_tree(float* lanes) {
-  for (int64_t width = kRowLanes / 2; width > 0; width /= 2)
-    for (int64_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-  return lanes[0];
+// Sixteen lanes in four registers that every level has: element i belongs to lane i mod 16.
+typedef float Lanes __attribute__((vector_size(16), aligned(4)));
+
+inline float lane_tree(const float* lanes) {
+  float sums[kRowLanes / 2];
+  for (int64_t l = 0; l < 8; ++l) sums[l] = lanes[l] + lanes[l + 8];
+  for (int64_t l = 0; l < 4; ++l) sums[l] += sums[l + 4];
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 float sum_of_squares(const float* values, int64_t dim) {
-  float lanes[kRowLanes] = {};
+  Lanes sum0 = {}, sum1 = {}, sum2 = {}, sum3 = {};
   int64_t whole = dim - dim % kRowLanes;
-  for (int64_t i = 0; i < whole; i += kRowLanes)
-    for (int64_t l = 0; l < kRowLanes; ++l) lanes[l] += values[i + l] * values[i + l];
+  for (int64_t i = 0; i < whole; i += kRowLanes) {
+    const Lanes* x = reinterpret_cast<const Lanes*>(values + i);
+    sum0 += x[0] * x[0];
+    sum1 += x[1] * x[1];
+    sum2 += x[2] * x[2];
+    sum3 += x[3] * x[3];
+  }
+  float lanes[kRowLanes];
+  __builtin_memcpy(lanes, &sum0, sizeof sum0);
+  __builtin_memcpy(lanes + 4, &sum1, sizeof sum1);
+  __builtin_memcpy(lanes + 8, &sum2, sizeof sum2);
+  __builtin_memcpy(lanes + 12, &sum3, sizeof sum3);
   for (int64_t i = whole; i < dim; ++i) lanes[i - whole] += values[i] * values[i];
   return lane_tree(lanes);
 }

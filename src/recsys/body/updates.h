@@ -4,6 +4,8 @@
 inline float fused(float a, float b, float c) {
   return __builtin_fmaf(a, b, c);
 }
+constexpr float kLargest = 0x1.fffffep127f;
+
 inline float root(float x) {
   return __builtin_sqrtf(x);
 }
@@ -27,31 +29,41 @@ void sgd_momentum(const RowStep& step, int64_t dim, float* __restrict w, float* 
     w[i] = fused(nesterov ? ahead : velocity, -rate, w[i]);
   }
 }
-void sgd(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
-  if (step.momentum != 0) return sgd_momentum(step, dim, w, state, g);
-  sgd_plain(step.weight_decay, step.learning_rate, dim, w, g);
+bool sgd(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+  if (!finite(g, dim)) return false;
+  if (step.momentum != 0) {
+    sgd_momentum(step, dim, w, state, g);
+  } else {
+    sgd_plain(step.weight_decay, step.learning_rate, dim, w, g);
+  }
+  return true;
 }
 
-void adagrad(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict sum,
+bool adagrad(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict sum,
              const float* __restrict g) {
+  if (!finite(g, dim)) return false;
   const float decay = step.weight_decay, rate = step.learning_rate, epsilon = step.epsilon;
   const bool accumulate_after = step.accumulate_after;
   for (int64_t i = 0; i < dim; ++i) {
     float gradient = fused(w[i], decay, g[i]);
-    float before = sum[i], after = before + gradient * gradient;
+    float before = sum[i], after = fused(gradient, gradient, before);
     sum[i] = after;
     float divisor = root(accumulate_after ? before : after) + epsilon;
     w[i] = w[i] + -rate * gradient / divisor;
   }
+  return true;
 }
 
-void adagrad_row(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict sum,
+bool adagrad_row(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict sum,
                  const float* __restrict g) {
-  float before = sum[0], after = before + sum_of_squares(g, dim) / static_cast<float>(dim);
+  float squares = sum_of_squares(g, dim);
+  if (!(squares <= kLargest)) return false;
+  float before = sum[0], after = before + squares / static_cast<float>(dim);
   sum[0] = after;
   float rate = step.learning_rate / (root(step.accumulate_after ? before : after) + step.epsilon);
   float decay = 1.0f - step.learning_rate * step.weight_decay;
   for (int64_t i = 0; i < dim; ++i) w[i] = decay * w[i] - rate * g[i];
+  return true;
 }
 
 inline void adam_moments(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict first,
@@ -61,24 +73,29 @@ inline void adam_moments(const RowStep& step, int64_t dim, float* __restrict w, 
   for (int64_t i = 0; i < dim; ++i) {
     float gradient = fused(w[i], l2_decay, g[i]);
     float m = fused(weight1, gradient - first[i], first[i]);
-    float v = second[i] * beta2 + weight2 * gradient * gradient;
+    float v = fused(weight2 * gradient, gradient, second[i] * beta2);
     first[i] = m;
     second[i] = v;
     float divisor = root(v) / correction + epsilon;
     w[i] = w[i] + -rate * m / divisor;
   }
 }
-void adam(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+bool adam(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+  if (!finite(g, dim)) return false;
   adam_moments(step, dim, w, state, state + dim, g, step.weight_decay);
+  return true;
 }
-void adamw(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+bool adamw(const RowStep& step, int64_t dim, float* w, float* state, const float* g) {
+  if (!finite(g, dim)) return false;
   const float factor = step.decay_factor;
   for (int64_t i = 0; i < dim; ++i) w[i] *= factor;
   adam_moments(step, dim, w, state, state + dim, g, 0);
+  return true;
 }
 
-void ftrl(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
+bool ftrl(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
           const float* __restrict g) {
+  if (!finite(g, dim)) return false;
   float* __restrict z = state;
   float* __restrict n = state + dim;
   const float inverse = step.ftrl_alpha_inverse, beta = step.ftrl_beta, l1 = step.l1, l2 = step.l2;
@@ -92,15 +109,18 @@ void ftrl(const RowStep& step, int64_t dim, float* __restrict w, float* __restri
     float size = pull / ((beta + after) * inverse + l2);
     w[i] = lean < 0 ? size : -size;
   }
+  return true;
 }
 
 inline float lamb_direction(const RowStep& step, float m, float divisor, float w) {
   return m / step.first_correction / divisor + step.weight_decay * w;
 }
-void lamb_row(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
+bool lamb_row(const RowStep& step, int64_t dim, float* __restrict w, float* __restrict state,
               const float* __restrict g) {
+  float squares = sum_of_squares(g, dim);
+  if (!(squares <= kLargest)) return false;
   float* second = state + dim;
-  *second = step.beta2 * *second + step.one_minus_beta2 * (sum_of_squares(g, dim) / static_cast<float>(dim));
+  *second = step.beta2 * *second + step.one_minus_beta2 * (squares / static_cast<float>(dim));
   float divisor = root(*second) / step.root_correction + step.epsilon;
   float lanes[kRowLanes] = {};
   for (int64_t i = 0; i < dim; ++i) {
@@ -112,4 +132,5 @@ void lamb_row(const RowStep& step, int64_t dim, float* __restrict w, float* __re
   float trust = length > 0 && direction > 0 ? length / direction : 1.0f;
   for (int64_t i = 0; i < dim; ++i)
     w[i] -= step.learning_rate * trust * lamb_direction(step, state[i], divisor, w[i]);
+  return true;
 }
