@@ -186,7 +186,7 @@ class Oracle {
         row.values[j] = std::fma(g[j], -rate, row.values[j]);
         continue;
       }
-      row.sums[j] += g[j] * g[j];
+      row.sums[j] = std::fma(g[j], g[j], row.sums[j]);
       row.values[j] += -rate * g[j] / (std::sqrt(row.sums[j]) + epsilon);
     }
   }
