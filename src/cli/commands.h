@@ -19,6 +19,7 @@ void report_error(const Error& error);
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_plan(CLI::App& app);
+void add_plan_model(CLI::App& plan_command);  // part of `plan`
 void add_report(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 

@@ -10,9 +10,12 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
+#include "core/result.h"
 #include "spec/inventory.h"
 
 namespace tessera {
@@ -90,8 +93,9 @@ const char* to_string(WeightFormat format);
 double bytes_per_weight(WeightFormat format);  // block scales included
 
 struct Blueprint {
-  std::string name;          // of the catalogue or of the file
-  std::string architecture;  // Hugging Face's model_type
+  std::string name;             // of the catalogue or of the file
+  std::string architecture;     // Hugging Face's model_type
+  bool by_fields_only = false;  // the architecture is not known by name: counts may be off by small vectors
   int64_t hidden = 0, vocab = 0, max_positions = 0;
   std::vector<Layer> kinds;       // distinct layers
   std::vector<int32_t> order;     // layer -> index into kinds
@@ -103,8 +107,9 @@ struct Blueprint {
   int64_t outer_norms = 1;        // final norm, norm after the embedding
   int64_t embedding_extra = 0;    // other elements beside the embedding: token types, projections
   int64_t head_extra = 0;         // other elements of the head: bias, dense layer of an encoder
-  WeightFormat linear_format = WeightFormat::bf16, expert_format = WeightFormat::bf16;
-  double kv_bytes_per_element = 2;  // of the published cache format
+  WeightFormat attention_format = WeightFormat::bf16, ffn_format = WeightFormat::bf16,
+               expert_format = WeightFormat::bf16;  // ffn: dense and shared experts
+  double kv_bytes_per_element = 2;                  // of the published cache format
 
   int64_t layers() const { return static_cast<int64_t>(order.size()); }
   const Layer& layer(int64_t index) const {
@@ -116,6 +121,13 @@ struct Blueprint {
 };
 
 Blueprint blueprint(const ModelSpec& spec);
+
+// A Hugging Face config.json of any architecture whose fields are understood; nested text_config too. Errors
+// name the field, what stands there and what was expected; an architecture that layers of a Blueprint cannot
+// describe (RWKV, Mamba-1, encoder-decoder) is refused by name.
+Result<Blueprint> parse_blueprint(const nlohmann::json& config);
+// `path`: a config.json or a directory that holds one.
+Result<Blueprint> load_blueprint(const std::filesystem::path& path);
 
 // ---- weights: the one source of everything below ----
 

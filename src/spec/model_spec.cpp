@@ -7,61 +7,12 @@
 
 #include "core/file.h"
 #include "core/nearest.h"
+#include "spec/config_fields.h"
 
 namespace tessera {
 namespace {
 
 using nlohmann::json;
-
-// Reads fields of a config and remembers the first thing wrong with them.
-class Fields {
- public:
-  explicit Fields(const json& config) : config_(config) {}
-
-  int64_t positive(const char* key) {
-    if (!present(key)) return fail(key, "it is missing"), 1;
-    return positive_or(key, 1);
-  }
-  int64_t positive_or(const char* key, int64_t fallback) {
-    if (!present(key)) return fallback;
-    const json& value = config_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() <= 0 || value.get<int64_t>() > (int64_t{1} << 40))
-      return fail(key, fmt::format("got {}, expected a positive integer", value.dump())), fallback;
-    return value.get<int64_t>();
-  }
-  double number_or(const char* key, double fallback) {
-    if (!present(key)) return fallback;
-    if (!config_[key].is_number())
-      return fail(key, fmt::format("got {}, expected a number", config_[key].dump())), fallback;
-    return config_[key].get<double>();
-  }
-  bool flag_or(const char* key, bool fallback) {
-    if (!present(key)) return fallback;
-    if (!config_[key].is_boolean())
-      return fail(key, fmt::format("got {}, expected true or false", config_[key].dump())), fallback;
-    return config_[key].get<bool>();
-  }
-  // A token id, or the first of a list of ids.
-  std::optional<int64_t> token(const char* key) {
-    if (!present(key)) return std::nullopt;
-    const json& value = config_[key].is_array() && !config_[key].empty() ? config_[key][0] : config_[key];
-    if (!value.is_number_integer())
-      return fail(key, fmt::format("got {}, expected a token id", value.dump())), std::nullopt;
-    return value.get<int64_t>();
-  }
-  void refuse(const char* key, bool unsupported, const char* why) {
-    if (unsupported) fail(key, why);
-  }
-  bool present(const char* key) const { return config_.contains(key) && !config_[key].is_null(); }
-  void fail(const char* key, const std::string& why) {
-    if (!error_) error_ = invalid("config.json: field '{}': {}", key, why);
-  }
-  const std::optional<Error>& error() const { return error_; }
-
- private:
-  const json& config_;
-  std::optional<Error> error_;
-};
 
 Result<Architecture> parse_architecture(const json& config) {
   static const std::vector<std::pair<std::string, Architecture>> known = {
@@ -84,13 +35,13 @@ Result<Architecture> parse_architecture(const json& config) {
 }
 
 // transformers 5 nests rope settings in rope_parameters; earlier versions use rope_theta and rope_scaling.
-RopeSpec parse_rope(const json& config, Fields& fields) {
+RopeSpec parse_rope(const json& config, ConfigFields& fields) {
   RopeSpec rope;
   rope.theta = fields.number_or("rope_theta", 10000);
   const char* key = fields.present("rope_parameters") ? "rope_parameters" : "rope_scaling";
   if (!fields.present(key)) return rope;
   if (!config[key].is_object()) return fields.fail(key, "expected an object"), rope;
-  Fields scaling(config[key]);
+  ConfigFields scaling(config[key]);
   rope.theta = scaling.number_or("rope_theta", rope.theta);
   const json& table = config[key];
   std::string type = table.value("rope_type", table.value("type", "default"));
@@ -99,7 +50,7 @@ RopeSpec parse_rope(const json& config, Fields& fields) {
         .factor = scaling.number_or("factor", 8),
         .low_freq_factor = scaling.number_or("low_freq_factor", 1),
         .high_freq_factor = scaling.number_or("high_freq_factor", 4),
-        .original_max_positions = scaling.positive_or("original_max_position_embeddings", 8192),
+        .original_max_positions = scaling.positive_or({"original_max_position_embeddings"}, 8192),
     };
   } else if (type != "default") {
     fields.fail(key, fmt::format("rope_type '{}' is not supported; known: default, llama3", type));
@@ -108,20 +59,21 @@ RopeSpec parse_rope(const json& config, Fields& fields) {
   return rope;
 }
 
-MoeSpec parse_moe(const json& config, Architecture architecture, int64_t layers, int64_t ffn, Fields& fields) {
+MoeSpec parse_moe(const json& config, Architecture architecture, int64_t layers, int64_t ffn,
+                  ConfigFields& fields) {
   MoeSpec moe;
   bool mixtral = architecture == Architecture::mixtral;
   // Qwen3-MoE: published files say num_experts, those that transformers 5 writes say num_local_experts.
   bool local = mixtral || (!config.contains("num_experts") && config.contains("num_local_experts"));
-  moe.experts = fields.positive(local ? "num_local_experts" : "num_experts");
-  moe.top_k = fields.positive("num_experts_per_tok");
-  moe.ffn = mixtral ? ffn : fields.positive("moe_intermediate_size");
-  moe.normalize_top_k = mixtral || fields.flag_or("norm_topk_prob", false);
+  moe.experts = fields.positive({local ? "num_local_experts" : "num_experts"});
+  moe.top_k = fields.positive({"num_experts_per_tok"});
+  moe.ffn = mixtral ? ffn : fields.positive({"moe_intermediate_size"});
+  moe.normalize_top_k = mixtral || fields.flag_or({"norm_topk_prob"}, false);
   moe.aux_loss_coefficient = fields.number_or("router_aux_loss_coef", 0.001);
   if (moe.top_k > moe.experts)
     fields.fail("num_experts_per_tok", fmt::format("{} is more than the {} experts", moe.top_k, moe.experts));
   if (mixtral) return moe;
-  int64_t step = fields.positive_or("decoder_sparse_step", 1);
+  int64_t step = fields.positive_or({"decoder_sparse_step"}, 1);
   auto listed = config.value("mlp_only_layers", std::vector<int64_t>{});
   for (int64_t layer = 0; layer < layers; ++layer) {
     bool dense = std::count(listed.begin(), listed.end(), layer) > 0 || (layer + 1) % step != 0;
@@ -132,30 +84,30 @@ MoeSpec parse_moe(const json& config, Architecture architecture, int64_t layers,
 
 Result<ModelSpec> parse_checked(const json& config) {
   TESSERA_ASSIGN_OR_RETURN(Architecture architecture, parse_architecture(config));
-  Fields fields(config);
+  ConfigFields fields(config);
   ModelSpec spec;
   spec.architecture = architecture;
-  spec.layers = fields.positive("num_hidden_layers");
-  spec.hidden = fields.positive("hidden_size");
-  spec.ffn = fields.positive("intermediate_size");
-  spec.heads = fields.positive("num_attention_heads");
-  spec.kv_heads = fields.positive_or("num_key_value_heads", spec.heads);
-  spec.head_dim = fields.positive_or("head_dim", std::max<int64_t>(1, spec.hidden / spec.heads));
-  spec.vocab = fields.positive("vocab_size");
-  spec.max_positions = fields.positive_or("max_position_embeddings", 2048);
+  spec.layers = fields.positive({"num_hidden_layers"});
+  spec.hidden = fields.positive({"hidden_size"});
+  spec.ffn = fields.positive({"intermediate_size"});
+  spec.heads = fields.positive({"num_attention_heads"});
+  spec.kv_heads = fields.positive_or({"num_key_value_heads"}, spec.heads);
+  spec.head_dim = fields.positive_or({"head_dim"}, std::max<int64_t>(1, spec.hidden / spec.heads));
+  spec.vocab = fields.positive({"vocab_size"});
+  spec.max_positions = fields.positive_or({"max_position_embeddings"}, 2048);
   spec.norm_eps = fields.number_or("rms_norm_eps", 1e-6);
   spec.init_range = fields.number_or("initializer_range", 0.02);
   spec.qk_norm = architecture == Architecture::qwen3 || architecture == Architecture::qwen3_moe;
-  spec.tied = fields.flag_or("tie_word_embeddings", false);
+  spec.tied = fields.flag_or({"tie_word_embeddings"}, false);
   spec.bos = fields.token("bos_token_id");
   spec.eos = fields.token("eos_token_id");
   spec.rope = parse_rope(config, fields);
   if (architecture == Architecture::mixtral || architecture == Architecture::qwen3_moe)
     spec.moe = parse_moe(config, architecture, spec.layers, spec.ffn, fields);
-  fields.refuse("attention_bias", fields.flag_or("attention_bias", false), "biases are not supported");
-  fields.refuse("mlp_bias", fields.flag_or("mlp_bias", false), "biases are not supported");
+  fields.refuse("attention_bias", fields.flag_or({"attention_bias"}, false), "biases are not supported");
+  fields.refuse("mlp_bias", fields.flag_or({"mlp_bias"}, false), "biases are not supported");
   fields.refuse("hidden_act", config.value("hidden_act", "silu") != "silu", "only silu is supported");
-  fields.refuse("use_sliding_window", fields.flag_or("use_sliding_window", false),
+  fields.refuse("use_sliding_window", fields.flag_or({"use_sliding_window"}, false),
                 "sliding windows are not supported");
   if (spec.heads % spec.kv_heads != 0)
     fields.fail("num_key_value_heads",

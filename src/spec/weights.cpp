@@ -197,7 +197,9 @@ double stored_bytes(const Blueprint& model, const Layer& layer) {
   double bytes = 0;
   for (const Weight& weight : weights(model, layer)) {
     bool quantised = weight.is_product() && weight.part != Part::router;
-    WeightFormat format = weight.part == Part::experts ? model.expert_format : model.linear_format;
+    WeightFormat format = weight.part == Part::experts     ? model.expert_format
+                          : weight.part == Part::attention ? model.attention_format
+                                                           : model.ffn_format;
     bytes += static_cast<double>(weight.elements()) * (quantised ? bytes_per_weight(format) : 2);
   }
   return bytes;
