@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/plan_commands.h"
 #include "core/file.h"
 
 namespace tessera::cli {
@@ -125,6 +126,7 @@ void add_plan(CLI::App& app) {
   command->footer(fmt::format("Models: {}\nClusters: {}", fmt::join(plan::model_names(), ", "),
                               fmt::join(plan::cluster_names(), ", ")));
   add_plan_train(*command);
+  add_plan_validate(*command);
   add_plan_model(*command);
 }
 

@@ -63,7 +63,8 @@ Status validate_pipeline(const TrainingSetup& setup) {
       return invalid("layout: stage_layers has {} pieces of {} layers together; expected {} of {}",
                      l.stage_layers.size(), sum, pieces, layers);
   }
-  if (pieces > layers)
+  // Interleaved, embedding and head may have a piece each to themselves: Megatron counts them as layers.
+  if (pieces > layers + (l.virtual_stages > 1 ? 2 : 0))
     return invalid("layout: pp={} with {} chunks needs as many layers; {} has {}", l.pp, setup.chunks(),
                    setup.model.name, layers);
   if (l.virtual_stages > 1 && l.pp == 1)

@@ -1,0 +1,47 @@
+// How long a pipeline of stages works on the micro-batches of one step. Closed forms for the search, and the
+// recurrence over the table of actions that they must agree with.
+//
+// Times are seconds of one micro-batch on one stage, all its chunks together: forward, backward for the input,
+// backward for the weights. Closed forms: Narayanan et al. 2021 (1F1B, interleaved), Qi et al. 2023 (ZB-H1,
+// ZB-H2, ZB-V), DeepSeek-V3 report, table 2 (DualPipe). Uneven stages: the slowest works without pause, the
+// others are met once on the way in and once on the way out (exact for 1F1B and GPipe when one stage dominates,
+// a lower bound else).
+#pragma once
+
+#include <vector>
+
+#include "plan/training/setup.h"
+
+namespace tessera::plan {
+
+struct StageTime {
+  double forward = 0, backward_input = 0, backward_weight = 0;
+  double total() const { return forward + backward_input + backward_weight; }
+};
+
+struct PipelineTime {
+  double seconds = 0;
+  double bubble = 0;  // of it, in which the slowest stage waits
+};
+
+// `send_s`: of one message between neighbours that computation does not hide.
+PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
+                                  const std::vector<StageTime>& stages, double send_s);
+
+// One action of a stage: chunk and micro-batch; `weight` only where the schedule runs it apart.
+struct PipelineAction {
+  enum class Kind { forward, backward, backward_input, backward_weight } kind = Kind::forward;
+  int64_t chunk = 0, micro_batch = 0;
+};
+using PipelineTable = std::vector<std::vector<PipelineAction>>;  // [stage][order]
+
+// Tables of GPipe, 1F1B, interleaved 1F1B (virtual_stages > 1) and ZB-H1. REQUIRES: interleaved: stages divide
+// micro_batches.
+PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_stages, int64_t micro_batches);
+
+// Seconds until the last action: each starts when its stage is free and its input has come. Chunk times are a
+// stage's divided by the chunks. Infinity for a table that waits for itself.
+double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
+                           const std::vector<StageTime>& stages, double send_s);
+
+}  // namespace tessera::plan

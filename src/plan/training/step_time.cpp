@@ -1,0 +1,196 @@
+#include "plan/training/step_time.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "plan/training/data_parallel.h"
+#include "plan/training/layer_time.h"
+
+namespace tessera::plan {
+namespace {
+
+double real(int64_t value) {
+  return static_cast<double>(value);
+}
+
+// One direction of a part of a stage as it appears on the clock.
+struct Clock {
+  double compute = 0, tp = 0, cp = 0, ep = 0, dp = 0, host = 0;
+  double total() const { return compute + tp + cp + ep + dp + host; }
+  void add(const Clock& other, double times) {
+    compute += times * other.compute, tp += times * other.tp, cp += times * other.cp;
+    ep += times * other.ep, dp += times * other.dp, host += times * other.host;
+  }
+};
+
+struct StageClock {
+  Clock forward, backward;
+  RankParameters parameters;
+};
+
+// Of what a generation leaves exposed, the part that stays when its overlap is switched on by name
+// (torchtitan's asynchronous tensor parallelism, Megatron's expert overlap).
+constexpr double kOverlapLeft = 0.4;
+
+// Hides communication as the software does. Sharded parameters travel beside the layer's computation.
+Clock on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,
+                   const SoftwareGeneration& software) {
+  Clock clock;
+  double compute = time.compute();
+  sharded_s /= software.sharded_rate;
+  clock.tp = time.tp * software.tp_exposed * (options.overlap_tp ? kOverlapLeft : 1);
+  clock.ep = time.ep * software.ep_exposed * (options.overlap_ep ? kOverlapLeft : 1);
+  // A ring of keys and values hides behind attention, except its first block.
+  double behind = 0.9 * time.attention;
+  clock.cp = std::max(0.1 * time.cp, time.cp - behind);
+  double hidden = (time.tp - clock.tp) + (time.ep - clock.ep) + (time.cp - clock.cp);
+  clock.dp = std::max(0.0, sharded_s - compute) + software.dp_exposed * std::min(sharded_s, compute);
+  hidden += std::max(0.0, sharded_s - clock.dp);
+  clock.compute = compute + (software.contention - 1) * std::min(hidden, compute);
+  clock.host = std::max(0.0, time.host - clock.total());
+  return clock;
+}
+
+// Layers of one kind cost the same everywhere: priced once.
+class StageBuilder {
+ public:
+  StageBuilder(const TrainingSetup& setup, const GpuCluster& cluster, const SoftwareGeneration& software)
+      : setup_(setup), cluster_(cluster), software_(software), model_(setup, cluster, software) {
+    priced_.resize(setup.model.kinds.size());
+  }
+  StageClock stage(int64_t stage) {
+    StageClock clock;
+    // DualPipe holds every layer twice; each copy sees half of the micro-batches.
+    double share = setup_.layout.schedule == PipelineKind::dualpipe ? 0.5 : 1;
+    for (int64_t chunk = 0; chunk < setup_.chunks(); ++chunk) {
+      LayerRange range = setup_.layers_of(stage, chunk);
+      for (int64_t index = range.first; index < range.last; ++index)
+        add(clock, layer(setup_.model.order[static_cast<size_t>(index)]), share);
+      if (range.first == 0) add(clock, price(model_.embedding()), share);
+      bool last = range.last == setup_.model.layers() && range.last > range.first;
+      if (last) add(clock, price(model_.head()), share);
+    }
+    return clock;
+  }
+  const LayerModel& model() const { return model_; }
+
+ private:
+  StageClock price(const LayerTimes& times) {
+    StageClock clock;
+    clock.parameters = {times.parameters, times.expert_parameters};
+    ShardedLayerExchange sharded = sharded_layer_exchange(setup_, cluster_, clock.parameters);
+    clock.forward = on_the_clock(times.forward, sharded.forward, setup_.options, software_);
+    clock.backward = on_the_clock(times.backward, sharded.backward, setup_.options, software_);
+    return clock;
+  }
+  const StageClock& layer(int32_t kind) {
+    auto& entry = priced_[static_cast<size_t>(kind)];
+    if (!entry) entry = price(model_.layer(setup_.model.kinds[static_cast<size_t>(kind)]));
+    return *entry;
+  }
+  static void add(StageClock& sum, const StageClock& part, double share) {
+    sum.forward.add(part.forward, share), sum.backward.add(part.backward, share);
+    sum.parameters.dense += part.parameters.dense, sum.parameters.experts += part.parameters.experts;
+  }
+
+  const TrainingSetup& setup_;
+  const GpuCluster& cluster_;
+  const SoftwareGeneration& software_;
+  LayerModel model_;
+  std::vector<std::optional<StageClock>> priced_;
+};
+
+// A third of forward plus backward is the weight gradients': what zero-bubble schedules move.
+StageTime stage_time(const StageClock& clock) {
+  double backward = clock.backward.total();
+  double weight = std::min(clock.backward.compute / 2, backward / 2);
+  return {clock.forward.total(), backward - weight, weight};
+}
+
+// Stages between the first and the last hold the same layers in most layouts.
+std::vector<StageClock> stage_clocks(const TrainingSetup& setup, StageBuilder& builder) {
+  std::vector<StageClock> clocks;
+  for (int64_t stage = 0; stage < setup.layout.pp; ++stage) clocks.push_back(builder.stage(stage));
+  return clocks;
+}
+
+// Collectives of gradients start while the last backward still runs; those of parameters end while the first
+// forward runs. With virtual stages most chunks are ready before the last one.
+double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
+                          const SoftwareGeneration& software, const StageClock& stage) {
+  GradientExchange time = gradient_exchange(setup, cluster, stage.parameters);
+  if (!setup.options.overlap_dp) return time.reduce + time.gather;
+  // Interleaved: a chunk's gradients are final when its last micro-batch has passed, while the chunks before it
+  // still work on a whole round of micro-batches.
+  double chunks = real(setup.chunks()), rounds = std::max(1.0, real(setup.layout.pp) * (chunks - 1) / chunks);
+  rounds = std::min(rounds, real(setup.micro_batches()));
+  double behind_backward = rounds * stage.backward.total(), behind_forward = rounds * stage.forward.total();
+  double reduce = std::max(software.dp_exposed * time.reduce, time.reduce - behind_backward);
+  double gather = std::max(software.dp_exposed * time.gather, time.gather - behind_forward);
+  return reduce + gather;
+}
+
+void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, StepTime& step) {
+  double tokens = real(setup.work.global_batch * setup.work.seq), devices = real(setup.layout.devices());
+  step.tokens_per_s_per_device = tokens / step.seconds / devices;
+  step.model_flops = 3 * tokens * forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
+  double rate = step.model_flops / step.seconds / devices;
+  step.tflops_per_device = rate / 1e12;
+  step.mfu = rate / mfu_peak(cluster.device, setup.work.precision);
+  step.power_share = std::clamp(step.breakdown.compute / step.seconds, 0.0, 1.0);
+}
+
+void fill_breakdown(StepBreakdown& sum, const StageClock& stage, double micro_batches) {
+  for (const Clock* clock : {&stage.forward, &stage.backward}) {
+    sum.compute += micro_batches * clock->compute, sum.tp += micro_batches * clock->tp;
+    sum.cp += micro_batches * clock->cp, sum.ep += micro_batches * clock->ep;
+    sum.dp += micro_batches * clock->dp, sum.host += micro_batches * clock->host;
+  }
+}
+
+}  // namespace
+
+double mfu_peak(const Device& device, TrainingPrecision precision) {
+  return device.peak(is_8_bit_or_less(precision) ? MathFormat::fp8 : MathFormat::bf16);
+}
+
+Result<StepTime> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                    const SoftwareGeneration& software) {
+  TESSERA_RETURN_IF_ERROR(validate(setup));
+  StageBuilder builder(setup, cluster, software);
+  std::vector<StageClock> clocks = stage_clocks(setup, builder);
+  StepTime step;
+  size_t slowest = 0;
+  for (const StageClock& clock : clocks) {
+    step.stages.push_back(stage_time(clock));
+    if (step.stages.back().total() > step.stages[slowest].total()) slowest = step.stages.size() - 1;
+  }
+  const TrainingLayout& layout = setup.layout;
+  double micro_batches = real(setup.micro_batches());
+  RankGroup neighbours{.ranks = 2, .stride = layout.devices() / layout.pp};
+  double send = layout.pp > 1 ? software.pp_exposed * collective_s(cluster, CollectiveKind::send, neighbours,
+                                                                   builder.model().boundary_bytes())
+                              : 0;
+  PipelineTime pipeline =
+      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), step.stages, send);
+  StepBreakdown& parts = step.breakdown;
+  fill_breakdown(parts, clocks[slowest], micro_batches);
+  parts.bubble = pipeline.bubble;
+  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * step.stages[slowest].total();
+  // The stage that ends the step: the first, whose drain is last, or the one with the most parameters.
+  double exchange = 0, optimizer = 0;
+  for (const StageClock& clock : clocks) {
+    exchange = std::max(exchange, exposed_exchange_s(setup, cluster, software, clock));
+    optimizer = std::max(optimizer, optimizer_s(setup, cluster, clock.parameters));
+  }
+  parts.dp += exchange;
+  parts.optimizer += optimizer;
+  parts.host += software.step_s;
+  step.seconds = parts.total();
+  step.low = step.seconds / (1 + software.half_width), step.high = step.seconds * (1 + software.half_width);
+  fill_rates(setup, cluster, step);
+  return step;
+}
+
+}  // namespace tessera::plan

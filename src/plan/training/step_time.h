@@ -1,0 +1,44 @@
+// Time of one training step on a GPU cluster, and what it is made of.
+//
+// Layers give the time of each stage; communication is hidden as far as the software generation hides it, and
+// computation beside it is slowed; the pipeline schedule adds its bubble; gradient collectives that do not fit
+// behind backward, the optimizer and the host's own time follow.
+//
+// Units: seconds, bytes, FLOP. Model FLOPs credit the causal mask (half of the square) and count no
+// recomputation. Errors: a setup that its framework could not start. Threads: reentrant.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plan/hardware/gpu_cluster.h"
+#include "plan/training/pipeline_time.h"
+#include "plan/training/setup.h"
+#include "plan/training/software.h"
+
+namespace tessera::plan {
+
+// Sums to the step. `compute` is that of the slowest stage, with its slow-down beside communication.
+struct StepBreakdown {
+  double compute = 0, tp = 0, cp = 0, ep = 0, pp = 0, dp = 0, bubble = 0, optimizer = 0, host = 0;
+  double total() const { return compute + tp + cp + ep + pp + dp + bubble + optimizer + host; }
+};
+
+struct StepTime {
+  double seconds = 0, low = 0, high = 0;  // low to high: 90 % interval
+  StepBreakdown breakdown;
+  double tokens_per_s_per_device = 0;
+  double model_flops = 0;  // of the whole step
+  double tflops_per_device = 0;
+  double mfu = 0;          // against the 16-bit peak, or the 8-bit one where products are 8-bit
+  double power_share = 0;  // of the step in which the multipliers work
+  std::vector<StageTime> stages;
+};
+
+Result<StepTime> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                    const SoftwareGeneration& software);
+
+// Peak that MFU is counted against by convention: of bf16 for 16-bit runs, of fp8 for 8-bit ones.
+double mfu_peak(const Device& device, TrainingPrecision precision);
+
+}  // namespace tessera::plan

@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <array>
+
+#include "plan/validate/training_case.h"
+
+// The model of a row, from its columns and from what its name says about the family.
+namespace tessera::plan {
+namespace {
+
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Two matrices with GELU or squared ReLU; everything later has a gate.
+bool is_gated(const std::string& name) {
+  constexpr std::array<std::string_view, 7> plain = {"GPT ", "GPT3",     "MPT",   "BLOOM",
+                                                     "OPT",  "Nemotron", "MT-NLG"};
+  for (std::string_view part : plain)
+    if (contains(name, part)) return false;
+  return !contains(name, "GPT-NeoX");
+}
+
+// Layers that DeepSeek-style models leave dense. A truncated copy keeps one.
+int64_t first_dense_layers(const std::string& name) {
+  if (contains(name, "DeepSeek-V3")) return 3;
+  return contains(name, "deepseek") || contains(name, "Moonlight") ? 1 : 0;
+}
+
+Mixer mla_of(const RowReader& row) {
+  // The sizes that DeepSeek-V2, V3 and Moonlight share; only Moonlight's queries have full rank.
+  return {.kind = MixerKind::mla,
+          .heads = row.integer("n_heads"),
+          .kv_heads = row.integer("n_heads"),
+          .head_dim = 192,
+          .v_head_dim = 128,
+          .q_rank = contains(row.text("model"), "Moonlight") ? 0 : 1536,
+          .kv_rank = 512,
+          .nope_dim = 128,
+          .rope_dim = 64};
+}
+
+Mixer attention_of(const RowReader& row, bool gated) {
+  int64_t head_dim = row.integer("head_dim");
+  Mixer mixer{.kind = MixerKind::attention,
+              .heads = row.integer("n_heads"),
+              .kv_heads = row.integer("n_kv_heads"),
+              .head_dim = head_dim,
+              .v_head_dim = head_dim};
+  mixer.qkv_bias = mixer.out_bias = !gated && !row.mentions("model", "Nemotron");
+  return mixer;
+}
+
+Ffn ffn_of(const RowReader& row, bool gated) {
+  return {.kind = FfnKind::dense, .width = row.integer("ffn_hidden"), .gated = gated};
+}
+
+Ffn experts_of(const RowReader& row) {
+  Ffn ffn{.kind = FfnKind::moe,
+          .experts = row.integer("moe_experts"),
+          .top_k = row.integer("moe_topk"),
+          .expert_width = row.integer("moe_ffn_hidden")};
+  ffn.shared_width = row.integer("shared_experts") * ffn.expert_width;
+  return ffn;
+}
+
+Status check_columns(const RowReader& row) {
+  for (const char* column : {"n_layers", "hidden", "n_heads", "n_kv_heads", "vocab"})
+    if (row.integer(column) <= 0) return invalid("column {} is empty: the model's shape is unknown", column);
+  if (row.integer("moe_experts") == 0 && row.integer("ffn_hidden") <= 0)
+    return invalid("column ffn_hidden is empty: the model's shape is unknown");
+  return {};
+}
+
+}  // namespace
+
+Result<Blueprint> blueprint_of_row(RowReader& row) {
+  const std::string& name = row.text("model");
+  if (contains(name, "Nemotron-3") || contains(name, "DeepSeek-V4"))
+    return invalid("the columns do not describe the hybrid layers of {}", name);
+  TESSERA_RETURN_IF_ERROR(check_columns(row));
+  Blueprint model;
+  bool gated = is_gated(name), mla = row.mentions("head_dim", "MLA");
+  model.name = model.architecture = name;
+  model.hidden = row.integer("hidden"), model.vocab = row.integer("vocab");
+  model.max_positions = row.integer("seq_len");
+  model.tied = !gated && !contains(name, "Nemotron");
+  model.norm_bias = !gated;
+  if (model.tied && !contains(name, "BLOOM")) model.learned_positions = model.max_positions;
+  Layer layer{.mixer = mla ? mla_of(row) : attention_of(row, gated), .ffn = ffn_of(row, gated)};
+  bool experts = row.integer("moe_experts") > 0;
+  int64_t dense = experts ? first_dense_layers(name) : row.integer("n_layers");
+  for (int64_t index = 0; index < row.integer("n_layers"); ++index) {
+    layer.ffn = index < dense ? ffn_of(row, gated) : experts_of(row);
+    if (index < dense && layer.ffn.width == 0) layer.ffn.width = 11264;  // Moonlight's first layer
+    if (contains(name, "GPT-OSS")) {
+      layer.mixer.window = index % 2 == 0 ? 128 : 0;
+      layer.mixer.qkv_bias = layer.mixer.out_bias = layer.ffn.biases = true;
+    }
+    model.append(layer);
+  }
+  return model;
+}
+
+}  // namespace tessera::plan

@@ -1,0 +1,168 @@
+#include "plan/validate/training_report.h"
+
+#include <fmt/ranges.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace tessera::plan {
+namespace {
+
+using nlohmann::json;
+
+// Sources differ in page and release only after a bracket or a comma.
+std::string short_source(const std::string& source) {
+  return source.substr(0, std::min<size_t>(source.size(), 60));
+}
+
+class Groups {
+ public:
+  void add(const std::string& group, const Comparison& comparison) {
+    rows_[group].push_back(comparison);
+    rows_[group].back().group = group;
+  }
+  void refuse(const std::string& group) { ++refused_[group]; }
+  std::vector<ErrorSummary> summaries() {
+    for (const auto& [group, count] : refused_) rows_[group];
+    std::vector<ErrorSummary> all;
+    for (const auto& [group, rows] : rows_) {
+      ErrorSummary summary = summarise(rows);
+      summary.group = group, summary.metric = "step_time_s", summary.refused = refused_[group];
+      all.push_back(summary);
+    }
+    return all;
+  }
+
+ private:
+  std::map<std::string, std::vector<Comparison>> rows_;
+  std::map<std::string, int> refused_;
+};
+
+std::vector<std::string> groups_of(const TrainingCase& one) {
+  std::vector<std::string> groups = {"all", one.calibration ? "calibration" : "test", "gpu " + one.gpu,
+                                     "source " + short_source(one.source)};
+  if (one.newest) {
+    groups.push_back("newest");
+    groups.push_back(one.calibration ? "newest calibration" : "newest test");
+  }
+  if (one.id.starts_with("seqsel-") && !one.id.ends_with("-2240gpu")) groups.push_back("set Korthikanti 8");
+  if (one.id.starts_with("simumax-")) groups.push_back("set SimuMax 43");
+  return groups;
+}
+
+std::string assumed_text(const std::map<std::string, std::string>& assumed) {
+  std::vector<std::string> parts;
+  for (const auto& [column, value] : assumed) parts.push_back(column + "=" + value);
+  return fmt::format("{}", fmt::join(parts, " "));
+}
+
+json row_json(const TrainingCheck& check) {
+  const TrainingCase& one = check.published;
+  json row = {{"id", one.id}, {"refused", nullptr}, {"predicted", nullptr}, {"assumed", one.assumed}};
+  row["calibration"] = one.calibration, row["newest"] = one.newest, row["source"] = one.source;
+  row["software"] = one.software.name, row["gpu"] = one.gpu;
+  if (!one.refused.empty()) return row["refused"] = one.refused, row;
+  const StepTime& step = check.predicted;
+  const StepBreakdown& parts = step.breakdown;
+  row["predicted"] = {{"step_time_s", step.seconds},
+                      {"step_time_s_low", step.low},
+                      {"step_time_s_high", step.high},
+                      {"tokens_per_s_per_gpu", step.tokens_per_s_per_device},
+                      {"memory_gib", nullptr}};
+  row["published"] = {{"step_time_s", one.step_time_s ? json(*one.step_time_s) : json(nullptr)}};
+  row["breakdown"] = {
+      {"compute", parts.compute}, {"tp", parts.tp}, {"cp", parts.cp},         {"ep", parts.ep},
+      {"pp", parts.pp},           {"dp", parts.dp}, {"bubble", parts.bubble}, {"optimizer", parts.optimizer},
+      {"host", parts.host}};
+  return row;
+}
+
+}  // namespace
+
+std::vector<TrainingCheck> check_training(std::vector<TrainingCase> cases) {
+  std::vector<TrainingCheck> checks;
+  for (TrainingCase& one : cases) {
+    TrainingCheck check{.published = std::move(one), .predicted = {}};
+    if (check.published.refused.empty()) {
+      auto step = training_step_time(check.published.setup, for_training(check.published.cluster),
+                                     check.published.software);
+      if (step)
+        check.predicted = *step;
+      else
+        check.published.refused = step.error().message;
+    }
+    checks.push_back(std::move(check));
+  }
+  return checks;
+}
+
+std::vector<ErrorSummary> summarise_training(const std::vector<TrainingCheck>& checks) {
+  Groups groups;
+  for (const TrainingCheck& check : checks) {
+    const TrainingCase& one = check.published;
+    for (const std::string& group : groups_of(one)) {
+      if (!one.refused.empty())
+        groups.refuse(group);
+      else if (one.step_time_s)
+        groups.add(group, {.group = group,
+                           .metric = "step_time_s",
+                           .predicted = check.predicted.seconds,
+                           .published = *one.step_time_s,
+                           .low = check.predicted.low,
+                           .high = check.predicted.high});
+    }
+  }
+  return groups.summaries();
+}
+
+std::string row_table(const std::vector<TrainingCheck>& checks) {
+  std::string text =
+      fmt::format("{:58} {:>10} {:>10} {:>7}  {}\n", "id", "published", "predicted", "error", "");
+  for (const TrainingCheck& check : checks) {
+    const TrainingCase& one = check.published;
+    if (!one.refused.empty()) {
+      text += fmt::format("{:58} refused: {}\n", one.id, one.refused);
+      continue;
+    }
+    std::string assumed = assumed_text(one.assumed);
+    if (!assumed.empty()) assumed = "assumed " + assumed;
+    if (!one.step_time_s) {
+      text +=
+          fmt::format("{:58} {:>10} {:10.4g} {:>7}  {}\n", one.id, "-", check.predicted.seconds, "-", assumed);
+      continue;
+    }
+    double error = 100 * (check.predicted.seconds / *one.step_time_s - 1);
+    text += fmt::format("{:58} {:10.4g} {:10.4g} {:+6.1f}%  {}\n", one.id, *one.step_time_s,
+                        check.predicted.seconds, error, assumed);
+  }
+  return text;
+}
+
+std::string summary_table(const std::vector<ErrorSummary>& summary) {
+  std::string text = fmt::format("{:72} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8}\n", "group", "rows",
+                                 "refused", "mean", "median", "p90", "max", "bias", "coverage");
+  for (const ErrorSummary& one : summary)
+    text += fmt::format("{:72} {:5} {:7} {:6.1f} {:6.1f} {:6.1f} {:6.1f} {:+6.1f} {:8.0f}\n", one.group,
+                        one.rows, one.refused, one.mean_abs_pct, one.median_abs_pct, one.p90_abs_pct,
+                        one.max_abs_pct, one.bias_pct, one.coverage_pct);
+  return text;
+}
+
+json training_json(const std::vector<TrainingCheck>& checks, const std::vector<ErrorSummary>& summary) {
+  json rows = json::array(), groups = json::array();
+  for (const TrainingCheck& check : checks) rows.push_back(row_json(check));
+  for (const ErrorSummary& one : summary)
+    groups.push_back({{"group", one.group},
+                      {"metric", one.metric},
+                      {"rows", one.rows},
+                      {"refused", one.refused},
+                      {"mean_abs_pct", one.mean_abs_pct},
+                      {"median_abs_pct", one.median_abs_pct},
+                      {"p90_abs_pct", one.p90_abs_pct},
+                      {"max_abs_pct", one.max_abs_pct},
+                      {"bias_pct", one.bias_pct},
+                      {"coverage_pct", one.coverage_pct}});
+  return {{"rows", rows}, {"summary", groups}};
+}
+
+}  // namespace tessera::plan
