@@ -72,7 +72,10 @@ LayerModel::LayerModel(const TrainingSetup& setup, const GpuCluster& cluster,
       tokens_(real(setup.layout.micro_batch * setup.work.seq) / real(setup.layout.cp)) {}
 
 double LayerModel::boundary_bytes() const {
-  double split = setup_.layout.sequence_parallel ? real(setup_.layout.tp) : 1;
+  // Megatron sends each tensor-parallel rank's part of an activation that all of them hold, and gathers it on
+  // the other side (Narayanan et al. 2021, section 4.1).
+  bool parts = setup_.layout.sequence_parallel || setup_.options.framework == Framework::megatron;
+  double split = parts ? real(setup_.layout.tp) : 1;
   return tokens_ * real(setup_.model.hidden) * kActivationBytes / split;
 }
 
@@ -248,12 +251,19 @@ void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
   times.backward.pointwise += kernels_.memory_s(1.5 * bytes * software_.pointwise, 2 * kernels);
 }
 
-// Products in 8 or 4 bits read 16-bit tensors, find their scale and write them quantised in both orders.
+// Products in 8 or 4 bits read 16-bit tensors and write them quantised in both orders. A scale from the tensor
+// itself needs a pass before; NVFP4 turns blocks by a Hadamard matrix on the way.
+double cast_read_bytes(const TrainingSetup& setup) {
+  if (setup.work.precision == TrainingPrecision::nvfp4) return 6;
+  bool delayed = setup.options.release_year < 2025;
+  return setup.work.precision == TrainingPrecision::fp8 && !delayed ? 4 : 2;
+}
+
 void LayerModel::add_casts(const Layer& layer, LayerTimes& times) const {
   if (format_ != MathFormat::fp8 && format_ != MathFormat::fp4) return;
   const TrainingLayout& layout = setup_.layout;
   double tp = real(layout.tp), forward = 0, backward = 0;
-  double narrow = 2 * bytes_per_element(format_);
+  double moved = cast_read_bytes(setup_) + 2 * bytes_per_element(format_);
   for (const Weight& weight : weights(setup_.model, layer)) {
     if (!weight.is_product() || math(weight) != format_) continue;
     bool routed = weight.part == Part::experts;
@@ -264,8 +274,8 @@ void LayerModel::add_casts(const Layer& layer, LayerTimes& times) const {
     // Weights that share their input share its cast; k, v and up are read as parts of q and gate.
     bool shares = std::strcmp(weight.name, "k") == 0 || std::strcmp(weight.name, "v") == 0 ||
                   std::strcmp(weight.name, "up") == 0;
-    if (!shares) forward += rows * in * (2 + narrow);
-    backward += rows * out * (2 + narrow);
+    if (!shares) forward += rows * in * moved;
+    backward += rows * out * moved;
   }
   times.forward.pointwise += kernels_.memory_s(forward * software_.pointwise, 4);
   times.backward.pointwise += kernels_.memory_s(backward * software_.pointwise, 4);

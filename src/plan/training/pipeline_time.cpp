@@ -89,7 +89,7 @@ std::vector<PipelineAction> zb_h1(int64_t stage, int64_t stages, int64_t micro_b
     bool draining = warm_up + m >= micro_batches;
     if (!draining && m >= stage)
       actions.push_back({.kind = Kind::backward_weight, .micro_batch = weight++});
-    else if (draining && weight <= m - 1)
+    else if (draining && weight <= m)
       actions.push_back({.kind = Kind::backward_weight, .micro_batch = weight++});
   }
   while (weight < micro_batches) actions.push_back({.kind = Kind::backward_weight, .micro_batch = weight++});

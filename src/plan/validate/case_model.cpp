@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "plan/catalogue.h"
 #include "plan/validate/training_case.h"
 
 // The model of a row, from its columns and from what its name says about the family.
@@ -71,12 +72,23 @@ Status check_columns(const RowReader& row) {
   return {};
 }
 
+Result<Blueprint> from_catalogue(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  // Published under the total alone, catalogued with the active parameters behind it.
+  if (name == "nemotron-3-ultra-550b") name += "-a55b";
+  auto model = find_model(name);
+  if (!model)
+    return invalid("the columns do not describe the hybrid layers of {} and the catalogue has no such model",
+                   name);
+  return model;
+}
+
 }  // namespace
 
 Result<Blueprint> blueprint_of_row(RowReader& row) {
   const std::string& name = row.text("model");
-  if (contains(name, "Nemotron-3") || contains(name, "DeepSeek-V4"))
-    return invalid("the columns do not describe the hybrid layers of {}", name);
+  // Layers that the columns cannot describe come from the catalogue.
+  if (contains(name, "Nemotron-3") || contains(name, "DeepSeek-V4")) return from_catalogue(name);
   TESSERA_RETURN_IF_ERROR(check_columns(row));
   Blueprint model;
   bool gated = is_gated(name), mla = row.mentions("head_dim", "MLA");

@@ -14,7 +14,7 @@ struct SoftwareRule {
 constexpr SoftwareRule kRules[] = {
     {"notes", "ZeRO-3, no tensor", "deepspeed-2021", Framework::deepspeed},
     {"source", "SC21", "megatron-2021", Framework::megatron},
-    {"source", "MT-NLG", "megatron-2021", Framework::megatron},
+    {"source", "MT-NLG", "deepspeed-2022", Framework::deepspeed},
     {"source", "Korthikanti", "megatron-2022", Framework::megatron},
     {"source", "bigscience", "deepspeed-2022", Framework::deepspeed},
     {"source", "GPT-NeoX", "deepspeed-2022", Framework::deepspeed},
@@ -24,6 +24,7 @@ constexpr SoftwareRule kRules[] = {
     {"source", "(FSDP", "fms-2024", Framework::fsdp1},
     {"source", "fms-fsdp", "fms-2024", Framework::fsdp1},
     {"source", "docs/performance.md", "torchtitan-2024", Framework::fsdp2},
+    {"dtype", "rowwise", "torchtitan-2025-rowwise", Framework::fsdp2},
     {"source", "torchtitan", "torchtitan-2025", Framework::fsdp2},
     {"source", "JAX-Toolbox", "jax-2024", Framework::jax},
     {"source", "maxtext", "jax-2024", Framework::jax},
@@ -42,6 +43,7 @@ constexpr SoftwareRule kRules[] = {
     {"source", "25.11", "bridge-25.11", Framework::megatron},
     {"source", "26.02.01", "bridge-26.02.01", Framework::megatron},
     {"source", "26.02", "bridge-26.02", Framework::megatron},
+    {"source", "26.04.01", "bridge-26.04.01", Framework::megatron},
     {"source", "26.04", "bridge-26.04", Framework::megatron},
     {"source", "26.06", "bridge-26.06", Framework::megatron},
     {"source", "26.08", "bridge-26.06", Framework::megatron},
@@ -65,6 +67,10 @@ void read_memory_options(RowReader& row, const std::string& generation, Training
   options.gradient_bytes = torch_sharded && !row.mentions("notes", "DEFAULT") ? 2 : 4;
   if (row.text("dtype") == "fp16") options.gradient_bytes = 2;
   if (generation == "megatron-2021" || generation == "megatron-2022") options.gradient_bytes = 4;
+  // NVIDIA's performance recipes add gradients in 16 bits.
+  bool recipe = generation.starts_with("nemo") || generation.starts_with("bridge") ||
+                generation.starts_with("mlperf") || generation == "megatron-core-0.8";
+  if (recipe) options.gradient_bytes = 2;
 }
 
 void read_time_options(RowReader& row, const std::string& generation, TrainingOptions& options) {

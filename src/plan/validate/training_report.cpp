@@ -60,7 +60,7 @@ json row_json(const TrainingCheck& check) {
   const TrainingCase& one = check.published;
   json row = {{"id", one.id}, {"refused", nullptr}, {"predicted", nullptr}, {"assumed", one.assumed}};
   row["calibration"] = one.calibration, row["newest"] = one.newest, row["source"] = one.source;
-  row["software"] = one.software.name, row["gpu"] = one.gpu;
+  row["software"] = one.software.name, row["gpu"] = one.gpu, row["device"] = one.cluster.name;
   if (!one.refused.empty()) return row["refused"] = one.refused, row;
   const StepTime& step = check.predicted;
   const StepBreakdown& parts = step.breakdown;

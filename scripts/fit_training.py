@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Fits src/plan/data/constants/training.toml on the calibration part of the published training runs.
+
+    scripts/fit_training.py --tessera build/plan-only/tessera [--rounds 8] [--leave-out SOURCE] [--out FILE]
+
+The planner itself predicts; this script only moves constants. Each constant has a start value (its prior, from
+kernel benchmarks or from what is known of the release) and a width: how far, as a factor, the prior may
+reasonably be off. Constants of one family (releases of one framework, devices of one generation) are correlated:
+what one shows moves the others, and one without rows follows its family. Minimised is the sum over calibration rows of a robust loss of log(predicted / published),
+plus the squared distance of the constants from their priors (Gauss-Newton with a Huber weight). Rows of the
+test part are never read for the fit: the planner's JSON says which part a row is in.
+
+Interval half widths come last: per generation, from the calibration residuals, shrunk towards those of all.
+"""
+import argparse
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+
+import numpy
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CASES = os.path.join(ROOT, "data/published/training_cases.csv")
+PRIORS = os.path.join(ROOT, "scripts/training_priors.toml")
+OUT = os.path.join(ROOT, "src/plan/data/constants/training.toml")
+
+# Width of the prior as log factor, and the largest value that makes sense.
+DEVICE = {
+    "gemm_bf16": (0.15, 0.98), "gemm_fp8": (0.15, 0.98), "gemm_fp4": (0.2, 0.98),
+    "attention_forward": (0.2, 0.95), "attention_backward": (0.2, 0.9), "memory": (0.1, 0.95),
+    "link": (0.1, 0.98), "network": (0.15, 0.98),
+}
+SOFTWARE = {
+    "products": (0.08, 1.5), "attention": (0.3, 1.6), "attention_hopper": (0.3, 1.6), "pointwise": (0.25, 4),
+    "grouped": (0.2, 1.5), "tp_exposed": (0.5, 1.5), "ep_exposed": (0.5, 1.5), "dp_exposed": (0.7, 1.5),
+    "sharded_rate": (0.4, 1), "cp_slowdown": (0.3, 4), "host_layer_s": (0.4, 0.02),
+    "host_experts_s": (0.5, 0.03), "step_s": (0.7, 1), "narrow_host": (0.2, 3),
+}
+
+
+# Families and the correlation of a constant between two members.
+FAMILIES = [
+    (0.8, ["bridge-", "nemo-", "mlperf-", "megatron-core-"]),
+    (0.5, ["megatron-20", "deepspeed-2022", "megascale-"]),
+    (0.5, ["llm-foundry-", "fms-", "torchtitan-", "jax-2024"]),
+    (0.6, ["a100-"]),
+    (0.6, ["h100", "h200", "h800"]),
+    (0.6, ["b200", "b300", "gb200-", "gb300-"]),
+]
+
+
+def family(name):
+    for index, (_, starts) in enumerate(FAMILIES):
+        if any(name.startswith(start) for start in starts):
+            return index
+    return None
+
+
+def predict(tessera, constants, cases, scratch):
+    path = os.path.join(scratch, "constants.toml")
+    out = os.path.join(scratch, "out.json")
+    with open(path, "w") as file:
+        file.write(to_toml(constants))
+    subprocess.run([tessera, "plan", "validate", "--training", cases, "--constants", path, "--summary",
+                    "--json", out], check=True, stdout=subprocess.DEVNULL)
+    with open(out) as file:
+        return json.load(file)["rows"]
+
+
+def to_toml(constants):
+    lines = []
+    for kind in ("device", "software"):
+        for name, table in constants[kind].items():
+            lines.append(f'[{kind}."{name}"]')
+            for key, value in table.items():
+                lines.append(f"{key} = {json.dumps(value) if isinstance(value, str) else format(value, '.5g')}")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def usable(rows, leave_out):
+    """Calibration rows with a figure; older releases of a configuration count too."""
+    return [row for row in rows if row["predicted"] and row["published"]["step_time_s"] and row["calibration"]
+            and not (leave_out and row["source"].startswith(leave_out))]
+
+
+def residuals(rows, ids):
+    by_id = {row["id"]: row for row in rows}
+    return numpy.array([math.log(by_id[i]["predicted"]["step_time_s"] / by_id[i]["published"]["step_time_s"])
+                        for i in ids])
+
+
+def parameters(priors, rows):
+    """Constants that some calibration row can see, directly or through the family."""
+    used = {row["device"] for row in rows} | {row["software"] for row in rows}
+    families = {family(name) for name in used} - {None}
+    found = []
+    for kind, table in (("device", DEVICE), ("software", SOFTWARE)):
+        for name in sorted(priors[kind]):
+            if name not in used and family(name) not in families:
+                continue
+            for key, (width, top) in table.items():
+                if priors[kind][name].get(key, 0) > 0:
+                    found.append((kind, name, key, width, top))
+    return found
+
+
+def prior_precision(found):
+    covariance = numpy.eye(len(found))
+    for i, (kind, name, key, _, _) in enumerate(found):
+        for j, (other_kind, other, other_key, _, _) in enumerate(found):
+            same = i != j and kind == other_kind and key == other_key
+            if same and family(name) is not None and family(name) == family(other):
+                covariance[i, j] = FAMILIES[family(name)][0]
+    return numpy.linalg.inv(covariance)
+
+
+def moved(priors, found, theta):
+    constants = {kind: {name: dict(table) for name, table in priors[kind].items()} for kind in priors}
+    for (kind, name, key, width, top), x in zip(found, theta):
+        constants[kind][name][key] = min(top, priors[kind][name][key] * math.exp(x * width))
+    return constants
+
+
+def row_weights(rows):
+    """Rows of one configuration in several releases, and of one sweep, share the weight of a few."""
+    weights = []
+    for row in rows:
+        weights.append(1.0 if row["newest"] else 0.5)
+    return numpy.array(weights)
+
+
+def fit(args, priors, scratch):
+    rows = usable(predict(args.tessera, priors, args.cases, scratch), args.leave_out)
+    ids = [row["id"] for row in rows]
+    found = parameters(priors, rows)
+    weights = row_weights(rows)
+    theta = numpy.zeros(len(found))
+    precision = prior_precision(found)
+    seen = {row["device"] for row in rows} | {row["software"] for row in rows}
+    value = residuals(rows, ids)
+    print(f"{len(ids)} calibration rows, {len(found)} constants", file=sys.stderr)
+    for step in range(args.rounds):
+        jacobian = numpy.zeros((len(ids), len(found)))
+        for j in range(len(found)):
+            if found[j][1] not in seen:
+                continue
+            shifted = theta.copy()
+            shifted[j] += 0.2
+            out = predict(args.tessera, moved(priors, found, shifted), args.cases, scratch)
+            jacobian[:, j] = (residuals(out, ids) - value) / 0.2
+        # A twentieth is what published step times are worth; beyond two of them the loss grows linearly.
+        scale = 0.04
+        robust = weights * numpy.minimum(1, 2 * scale / numpy.maximum(abs(value), 1e-9)) / scale**2
+        normal = jacobian.T @ (robust[:, None] * jacobian) + precision
+        gradient = jacobian.T @ (robust * value) + precision @ theta
+        move = -numpy.linalg.solve(normal, gradient)
+        best = None
+        for share in (1.0, 0.5, 0.2):
+            trial = numpy.clip(theta + share * move, -3, 3)
+            out = predict(args.tessera, moved(priors, found, trial), args.cases, scratch)
+            new = residuals(out, ids)
+            small = abs(new) < 2 * scale
+            loss = numpy.where(small, new**2 / 2, 2 * scale * (abs(new) - scale)) / scale**2
+            total = float((weights * loss).sum() + trial @ precision @ trial / 2)
+            if best is None or total < best[0]:
+                best = (total, trial, new)
+        theta, value = best[1], best[2]
+        print(f"round {step + 1}: mean error {100 * abs(value).mean():.2f} % on calibration rows, "
+              f"loss {best[0]:.1f}", file=sys.stderr)
+    return moved(priors, found, theta), rows, ids, value
+
+
+def set_half_widths(constants, rows, value):
+    """Ninety per cent of residuals of a generation, shrunk towards those of all with the weight of ten rows."""
+    def quantile(list_):
+        ordered = sorted(abs(x) for x in list_)
+        return ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)) - 1)]
+    everywhere = quantile(value)
+    for name, table in constants["software"].items():
+        own = [x for row, x in zip(rows, value) if row["software"] == name]
+        width = (len(own) * quantile(own) + 10 * everywhere) / (len(own) + 10) if own else 1.5 * everywhere
+        table["half_width"] = round(math.exp(1.25 * width) - 1, 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tessera", required=True)
+    parser.add_argument("--cases", default=CASES)
+    parser.add_argument("--priors", default=PRIORS)
+    parser.add_argument("--out", default=OUT)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--leave-out", default="", help="start of a source whose rows are not used")
+    args = parser.parse_args()
+    with open(args.priors, "rb") as file:
+        priors = tomllib.load(file)
+    with tempfile.TemporaryDirectory() as scratch:
+        constants, rows, ids, value = fit(args, priors, scratch)
+        set_half_widths(constants, rows, value)
+    note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
+            "# data/published/training_cases.csv; do not edit by hand.\n")
+    with open(args.out, "w") as file:
+        file.write(note + to_toml(constants))
+
+
+if __name__ == "__main__":
+    main()
