@@ -11,7 +11,7 @@ double real(int64_t value) {
 }
 
 // What the slowest stage waits for, with stages all like the mean one.
-double even_bubble(PipelineKind kind, double stages, double virtual_stages, const StageTime& mean) {
+double even_bubble(PipelineKind kind, double stages, double virtual_stages, const PipelineStage& mean) {
   double weight = mean.backward_weight, full = mean.total();
   switch (kind) {
     case PipelineKind::gpipe:
@@ -35,10 +35,10 @@ double even_bubble(PipelineKind kind, double stages, double virtual_stages, cons
   return 0;
 }
 
-StageTime mean_of(const std::vector<StageTime>& stages) {
-  StageTime mean;
+PipelineStage mean_of(const std::vector<PipelineStage>& stages) {
+  PipelineStage mean;
   double count = static_cast<double>(stages.size());
-  for (const StageTime& stage : stages) {
+  for (const PipelineStage& stage : stages) {
     mean.forward += stage.forward / count;
     mean.backward_input += stage.backward_input / count;
     mean.backward_weight += stage.backward_weight / count;
@@ -96,7 +96,7 @@ std::vector<PipelineAction> zb_h1(int64_t stage, int64_t stages, int64_t micro_b
   return actions;
 }
 
-double seconds_of(Kind kind, const StageTime& time) {
+double seconds_of(Kind kind, const PipelineStage& time) {
   switch (kind) {
     case Kind::forward:
       return time.forward;
@@ -146,11 +146,11 @@ class ReadyTimes {
 }  // namespace
 
 PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
-                                  const std::vector<StageTime>& stages, double send_s) {
+                                  const std::vector<PipelineStage>& stages, double send_s) {
   double slowest = 0;
-  for (const StageTime& stage : stages) slowest = std::max(slowest, stage.total());
+  for (const PipelineStage& stage : stages) slowest = std::max(slowest, stage.total());
   double count = static_cast<double>(stages.size()), chunks = real(virtual_stages);
-  StageTime mean = mean_of(stages);
+  PipelineStage mean = mean_of(stages);
   // The others than the slowest, seen as count - 1 stages of their mean.
   if (stages.size() > 1) {
     double others = (count * mean.total() - slowest) / (count - 1);
@@ -180,7 +180,7 @@ PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_
 }
 
 double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
-                           const std::vector<StageTime>& stages, double send_s) {
+                           const std::vector<PipelineStage>& stages, double send_s) {
   auto count = static_cast<int64_t>(table.size());
   int64_t micro_batches = 0;
   size_t left = 0;

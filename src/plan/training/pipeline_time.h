@@ -14,7 +14,7 @@
 
 namespace tessera::plan {
 
-struct StageTime {
+struct PipelineStage {
   double forward = 0, backward_input = 0, backward_weight = 0;
   double total() const { return forward + backward_input + backward_weight; }
 };
@@ -26,7 +26,7 @@ struct PipelineTime {
 
 // `send_s`: of one message between neighbours that computation does not hide.
 PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
-                                  const std::vector<StageTime>& stages, double send_s);
+                                  const std::vector<PipelineStage>& stages, double send_s);
 
 // One action of a stage: chunk and micro-batch; `weight` only where the schedule runs it apart.
 struct PipelineAction {
@@ -42,6 +42,6 @@ PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_
 // Seconds until the last action: each starts when its stage is free and its input has come. Chunk times are a
 // stage's divided by the chunks. Infinity for a table that waits for itself.
 double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
-                           const std::vector<StageTime>& stages, double send_s);
+                           const std::vector<PipelineStage>& stages, double send_s);
 
 }  // namespace tessera::plan

@@ -102,7 +102,7 @@ class StageBuilder {
 };
 
 // A third of forward plus backward is the weight gradients': what zero-bubble schedules move.
-StageTime stage_time(const StageClock& clock) {
+PipelineStage stage_time(const StageClock& clock) {
   double backward = clock.backward.total();
   double weight = std::min(clock.backward.compute / 2, backward / 2);
   return {clock.forward.total(), backward - weight, weight};
@@ -131,7 +131,7 @@ double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
   return reduce + gather;
 }
 
-void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, StepTime& step) {
+void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, TrainingStep& step) {
   double tokens = real(setup.work.global_batch * setup.work.seq), devices = real(setup.layout.devices());
   step.tokens_per_s_per_device = tokens / step.seconds / devices;
   step.model_flops = 3 * tokens * forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
@@ -141,7 +141,7 @@ void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, StepTime&
   step.power_share = std::clamp(step.breakdown.compute / step.seconds, 0.0, 1.0);
 }
 
-void fill_breakdown(StepBreakdown& sum, const StageClock& stage, double micro_batches) {
+void fill_breakdown(TrainingBreakdown& sum, const StageClock& stage, double micro_batches) {
   for (const Clock* clock : {&stage.forward, &stage.backward}) {
     sum.compute += micro_batches * clock->compute, sum.tp += micro_batches * clock->tp;
     sum.cp += micro_batches * clock->cp, sum.ep += micro_batches * clock->ep;
@@ -155,12 +155,12 @@ double mfu_peak(const Device& device, TrainingPrecision precision) {
   return device.peak(is_8_bit_or_less(precision) ? MathFormat::fp8 : MathFormat::bf16);
 }
 
-Result<StepTime> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
-                                    const SoftwareGeneration& software) {
+Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                        const SoftwareGeneration& software) {
   TESSERA_RETURN_IF_ERROR(validate(setup));
   StageBuilder builder(setup, cluster, software);
   std::vector<StageClock> clocks = stage_clocks(setup, builder);
-  StepTime step;
+  TrainingStep step;
   size_t slowest = 0;
   for (const StageClock& clock : clocks) {
     step.stages.push_back(stage_time(clock));
@@ -174,7 +174,7 @@ Result<StepTime> training_step_time(const TrainingSetup& setup, const GpuCluster
                               : 0;
   PipelineTime pipeline =
       pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), step.stages, send);
-  StepBreakdown& parts = step.breakdown;
+  TrainingBreakdown& parts = step.breakdown;
   fill_breakdown(parts, clocks[slowest], micro_batches);
   parts.bubble = pipeline.bubble;
   parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * step.stages[slowest].total();

@@ -19,24 +19,24 @@
 namespace tessera::plan {
 
 // Sums to the step. `compute` is that of the slowest stage, with its slow-down beside communication.
-struct StepBreakdown {
+struct TrainingBreakdown {
   double compute = 0, tp = 0, cp = 0, ep = 0, pp = 0, dp = 0, bubble = 0, optimizer = 0, host = 0;
   double total() const { return compute + tp + cp + ep + pp + dp + bubble + optimizer + host; }
 };
 
-struct StepTime {
+struct TrainingStep {
   double seconds = 0, low = 0, high = 0;  // low to high: 90 % interval
-  StepBreakdown breakdown;
+  TrainingBreakdown breakdown;
   double tokens_per_s_per_device = 0;
   double model_flops = 0;  // of the whole step
   double tflops_per_device = 0;
   double mfu = 0;          // against the 16-bit peak, or the 8-bit one where products are 8-bit
   double power_share = 0;  // of the step in which the multipliers work
-  std::vector<StageTime> stages;
+  std::vector<PipelineStage> stages;
 };
 
-Result<StepTime> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
-                                    const SoftwareGeneration& software);
+Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                        const SoftwareGeneration& software);
 
 // Peak that MFU is counted against by convention: of bf16 for 16-bit runs, of fp8 for 8-bit ones.
 double mfu_peak(const Device& device, TrainingPrecision precision);

@@ -10,12 +10,12 @@
 namespace tessera::plan {
 namespace {
 
-std::vector<StageTime> even(size_t stages, StageTime time) {
-  return std::vector<StageTime>(stages, time);
+std::vector<PipelineStage> even(size_t stages, PipelineStage time) {
+  return std::vector<PipelineStage>(stages, time);
 }
 
 TEST(PipelineTime, ClosedFormsEqualTheRecurrenceOverTheTableForEvenStages) {
-  StageTime time{.forward = 1, .backward_input = 1.25, .backward_weight = 0.75};
+  PipelineStage time{.forward = 1, .backward_input = 1.25, .backward_weight = 0.75};
   for (int64_t stages : {2, 4, 8})
     for (int64_t rounds : {1, 2, 5}) {
       int64_t micro_batches = stages * rounds;
@@ -35,7 +35,7 @@ TEST(PipelineTime, ClosedFormsEqualTheRecurrenceOverTheTableForEvenStages) {
 
 // Qi et al. 2023: (p - 1)(F + B - W) of bubble with F = B = W, a third of 1F1B's.
 TEST(PipelineTime, ZeroBubbleScheduleLosesAThirdOfOneForwardOneBackward) {
-  StageTime time{.forward = 1, .backward_input = 1, .backward_weight = 1};
+  PipelineStage time{.forward = 1, .backward_input = 1, .backward_weight = 1};
   auto all = even(4, time);
   double exact = pipeline_recurrence(pipeline_table(PipelineKind::zb_h1, 4, 1, 16), 1, all, 0);
   double closed = pipeline_closed_form(PipelineKind::zb_h1, 1, 16, all, 0).seconds;

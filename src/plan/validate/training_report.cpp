@@ -62,8 +62,8 @@ json row_json(const TrainingCheck& check) {
   row["calibration"] = one.calibration, row["newest"] = one.newest, row["source"] = one.source;
   row["software"] = one.software.name, row["gpu"] = one.gpu, row["device"] = one.cluster.name;
   if (!one.refused.empty()) return row["refused"] = one.refused, row;
-  const StepTime& step = check.predicted;
-  const StepBreakdown& parts = step.breakdown;
+  const TrainingStep& step = check.predicted;
+  const TrainingBreakdown& parts = step.breakdown;
   row["predicted"] = {{"step_time_s", step.seconds},
                       {"step_time_s_low", step.low},
                       {"step_time_s_high", step.high},

@@ -16,7 +16,7 @@ namespace tessera::plan {
 
 struct TrainingCheck {
   TrainingCase published;
-  StepTime predicted;  // meaningful when published.refused is empty
+  TrainingStep predicted;  // meaningful when published.refused is empty
 };
 
 // Rows that the model refuses get their reason.
