@@ -41,6 +41,7 @@ Accesses accesses_of(Op op) {
     case Op::accumulate:
       return {0, 3};
     case Op::move_rows:
+    case Op::pack:
       return {2, 0};
     case Op::combine:
       return {1.5, 0};
@@ -107,7 +108,7 @@ double GemmGrid::rate(double m_, double n_, double k_) const {
 
 const char* to_string(Op op) {
   static const char* names[kOps] = {"norm", "norm_backward", "rope",      "silu",    "silu_backward",
-                                    "add",  "accumulate",    "move_rows", "combine", "route",
+                                    "add",  "accumulate",    "move_rows", "pack", "combine", "route",
                                     "loss", "squares",       "optimizer"};
   return names[static_cast<int>(op)];
 }

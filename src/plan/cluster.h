@@ -44,13 +44,14 @@ enum class Op {
   add,            // per element: residual sums, partial sums of products
   accumulate,     // per float32 element: sums of partial results and of gradients
   move_rows,      // per element: rows copied to or from experts, embedding look-up
+  pack,           // per element of a weight laid out for products
   combine,        // per element of expert rows: weighted sum over the slots of a token
   route,          // per token and expert
   loss,           // per logit: maximum, sum of exponentials, gradient
   squares,        // per gradient element of a shard: the norm, summed exactly
   optimizer,      // per element of an optimizer shard
 };
-inline constexpr int kOps = 13;
+inline constexpr int kOps = 14;
 const char* to_string(Op op);
 
 enum class Collective { all_gather, all_to_all, send };

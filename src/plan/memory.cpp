@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <deque>
 
 #include "plan/activations.h"
 #include "schedule/schedule.h"
@@ -28,6 +29,7 @@ class Sink {
 
   double leaf() const { return 4 * unit_.elements; }
   double held() const { return sent_ + received_ + sums_; }
+  bool sending() const { return sent_ > 0; }
   // A leaf (already counted by the caller) is handed over; afterwards held() says what stays.
   void end(bool last) {
     if (exact_ || unit_.shards > 1) return send();
@@ -36,11 +38,15 @@ class Sink {
     sums_ = 0;
     send();
   }
+  // What was sent has arrived and is added up.
+  void receive() {
+    if (sending()) add_up();
+  }
 
  private:
   double slice() const { return leaf() / unit_.replicas; }
   void send() {
-    if (sent_ > 0) add_up();
+    receive();
     if (unit_.replicas == 1) return add_up();
     sent_ = received_ = leaf();
   }
@@ -63,6 +69,8 @@ struct Layer {
   std::vector<Sink> sinks;  // dense, experts
   double full_bytes(double w) const { return dense.full_bytes(w) + experts.full_bytes(w); }
 };
+
+constexpr size_t kSendsUnderWay = 2;  // GradientMeter::kSendsUnderWay of src/model/gradient_sink.h
 
 // Walks one stage's row of the schedule table.
 class Walk {
@@ -147,10 +155,22 @@ class Walk {
     return layers_[layer].full_bytes(w_) + (neighbour < layers_.size() ? layers_[neighbour].full_bytes(w_) : 0);
   }
 
-  // Gradients of a finished leaf: the sink holds what it holds.
+  // A finished leaf goes to its sink. Few sends are under way at once: one more makes the oldest arrive.
   void hand_over(Sink& sink, bool last_slot) {
+    change(sink, [&] { sink.end(last_slot); });
+    std::erase(sending_, &sink);
+    if (sink.sending()) sending_.push_back(&sink);
+    if (sending_.size() <= kSendsUnderWay) return;
+    look(block_input_bytes(model_, work_, layout_), 0);
+    Sink& oldest = *sending_.front();
+    change(oldest, [&] { oldest.receive(); });
+    sending_.pop_front();
+  }
+
+  template <typename Event>
+  void change(const Sink& sink, const Event& event) {
     now_.gradients -= sink.held();
-    sink.end(last_slot);
+    event();
     now_.gradients += sink.held();
   }
 
@@ -210,6 +230,7 @@ class Walk {
   std::vector<Layer> layers_;
   Unit end_unit_;  // of the embedding, and of the head
   std::vector<Sink> embedding_, head_;
+  std::deque<Sink*> sending_;  // oldest first
   HeadTemporaries head_temporaries_;
   double embedding_temporaries_ = 0;
   MemoryByClass now_, peak_;

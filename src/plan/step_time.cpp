@@ -278,7 +278,7 @@ class Pricer {
     exchange_counts(at);
     op(at, Op::move_rows, slot_elements());
     rows_to_experts(at);
-    op(at, Op::move_rows, s.experts * 3 * s.expert_ffn * s.hidden);  // weights packed
+    op(at, Op::pack, s.experts * 3 * s.expert_ffn * s.hidden);
     product(at, Product::nt, segment_rows(), 2 * s.expert_ffn, s.hidden, segment_products());
     op(at, Op::silu, s.routed_rows * s.expert_ffn);
     row_parallel(at, segment_rows(), s.hidden, s.expert_ffn, segment_products());

@@ -1,7 +1,5 @@
 #include "cli/torch/serve_options.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <thread>
 
@@ -39,8 +37,6 @@ void ServeFlags::apply_threads(int64_t ranks) const {
   int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
   int64_t chosen = threads > 0 ? threads : std::max<int64_t>(1, cores / ranks);
   kernels::set_kernel_threads(chosen);
-  // What is left to torch here is small: its threads would only be in the way of the kernels'.
-  at::set_num_threads(1);
 }
 
 }  // namespace tessera::cli
