@@ -107,9 +107,9 @@ double GemmGrid::rate(double m_, double n_, double k_) const {
 }
 
 const char* to_string(Op op) {
-  static const char* names[kOps] = {"norm", "norm_backward", "rope",      "silu",    "silu_backward",
-                                    "add",  "accumulate",    "move_rows", "pack", "combine", "route",
-                                    "loss", "squares",       "optimizer"};
+  static const char* names[kOps] = {"norm",  "norm_backward", "rope",      "silu",     "silu_backward",
+                                    "add",   "accumulate",    "move_rows", "pack",     "combine",
+                                    "route", "loss",          "squares",   "optimizer"};
   return names[static_cast<int>(op)];
 }
 

@@ -88,7 +88,7 @@ Result<Cluster> measure(const CalibrationOptions& options) {
       cluster.gemm.push_back(
           measure_grid(product, operands, options.largest_product, next("products in " + name, 9)));
     for (int64_t head_dim : {16, 32, 64, 128})
-      cluster.attention.push_back(measure_attention(precision, head_dim, next("attention in " + name, 1.5)));
+      cluster.attention.push_back(measure_attention(operands, head_dim, next("attention in " + name, 1.5)));
     auto& ops = precision == Precision::bf16 ? cluster.op_bf16 : cluster.op_float32;
     ops = measure_ops(operands, cluster.kernel_overhead_s, next("one-pass operations in " + name, 6));
   }

@@ -30,7 +30,9 @@ Tensor fresh(at::IntArrayRef shape, at::ScalarType dtype) {
 
 constexpr int64_t kRows = 512, kWidth = 256;
 
-double norm_seconds(at::ScalarType dtype, bool backward, double budget_s) {
+// What backward reads was kept by forward long before.
+double norm_seconds(ColdOperands& operands, bool backward, double budget_s) {
+  at::ScalarType dtype = dtype_of(operands.precision());
   Tensor x = random({kRows, kWidth}, dtype), dy = random({kRows, kWidth}, dtype),
          weight = random({kWidth}, dtype);
   Tensor rstd = fresh({kRows}, at::kFloat), dweight = at::zeros({kWidth});
@@ -39,7 +41,7 @@ double norm_seconds(at::ScalarType dtype, bool backward, double budget_s) {
   return median_seconds(budget_s, [&] {
     Tensor out = fresh({kRows, kWidth}, dtype);
     if (backward)
-      kernels::rms_norm_backward(dy, x, weight, rstd, out, dweight);
+      kernels::rms_norm_backward(dy, operands.take({kRows, kWidth}), weight, rstd, out, dweight);
     else
       kernels::rms_norm(x, weight, 1e-6, out, rstd);
   });
@@ -53,12 +55,13 @@ double rope_seconds(at::ScalarType dtype, double budget_s) {
   return median_seconds(budget_s, [&] { kernels::rope(x, positions, table); });
 }
 
-double silu_seconds(at::ScalarType dtype, bool backward, double budget_s) {
+double silu_seconds(ColdOperands& operands, bool backward, double budget_s) {
+  at::ScalarType dtype = dtype_of(operands.precision());
   Tensor gate_up = random({kRows, 2 * kWidth}, dtype), dout = random({kRows, kWidth}, dtype);
   return median_seconds(budget_s, [&] {
     Tensor out = fresh({kRows, backward ? 2 * kWidth : kWidth}, dtype);
     if (backward)
-      kernels::silu_mul_backward(dout, gate_up, out);
+      kernels::silu_mul_backward(dout, operands.take({kRows, 2 * kWidth}), out);
     else
       kernels::silu_mul(gate_up, out);
   });
@@ -156,7 +159,8 @@ Tensor ColdOperands::take(at::IntArrayRef shape) {
 
 // ---- products ----
 
-double product_seconds(Product product, ColdOperands& operands, int64_t m, int64_t n, int64_t k, double budget_s) {
+double product_seconds(Product product, ColdOperands& operands, int64_t m, int64_t n, int64_t k,
+                       double budget_s) {
   at::ScalarType dtype = dtype_of(operands.precision());
   return median_seconds(budget_s, [&] {
     Tensor a = product == Product::tn ? operands.take({k, m}) : operands.take({m, k});
@@ -169,8 +173,8 @@ double product_seconds(Product product, ColdOperands& operands, int64_t m, int64
 }
 
 plan::GemmGrid measure_grid(Product product, ColdOperands& operands, double largest, double budget_s) {
-  plan::GemmGrid grid{product, operands.precision(), {16, 64, 256, 1024}, {16, 64, 256, 1024, 4096}, {16, 64, 256, 1024},
-                      {}};
+  plan::GemmGrid grid{
+      product, operands.precision(), {16, 64, 256, 1024}, {16, 64, 256, 1024, 4096}, {16, 64, 256, 1024}, {}};
   double each = budget_s / static_cast<double>(grid.m.size() * grid.n.size() * grid.k.size());
   size_t row = grid.k.size();
   for (double m : grid.m)
@@ -192,7 +196,8 @@ plan::GemmGrid measure_grid(Product product, ColdOperands& operands, double larg
 
 // ---- attention ----
 
-plan::AttentionPoint measure_attention(Precision precision, int64_t head_dim, double budget_s) {
+plan::AttentionPoint measure_attention(ColdOperands& operands, int64_t head_dim, double budget_s) {
+  Precision precision = operands.precision();
   constexpr int64_t kTokens = 256, kDocument = 128, kHeads = 8, kKvHeads = 4;
   at::ScalarType dtype = dtype_of(precision);
   Tensor q = random({kTokens, kHeads, head_dim}, dtype), k = random({kTokens, kKvHeads, head_dim}, dtype),
@@ -209,7 +214,8 @@ plan::AttentionPoint measure_attention(Precision precision, int64_t head_dim, do
   });
   double backward = median_seconds(budget_s / 2, [&] {
     Tensor dq = fresh(q.sizes(), dtype), dk = fresh(k.sizes(), dtype), dv = fresh(v.sizes(), dtype);
-    kernels::attention_backward(dout, q, k, v, out, lse, start, 0.2, dq, dk, dv);
+    auto kept = [&](const Tensor& like) { return operands.take(like.sizes()); };
+    kernels::attention_backward(dout, kept(q), kept(k), kept(v), kept(out), lse, start, 0.2, dq, dk, dv);
   });
   return {precision, static_cast<double>(head_dim), flops / forward, 2.5 * flops / backward};
 }
@@ -220,11 +226,11 @@ std::map<Op, double> measure_ops(ColdOperands& operands, double overhead_s, doub
   at::ScalarType dtype = dtype_of(operands.precision());
   double each = budget_s / plan::kOps, elements = kRows * kWidth;
   std::map<Op, double> seconds = {
-      {Op::norm, norm_seconds(dtype, false, each) / elements},
-      {Op::norm_backward, norm_seconds(dtype, true, each) / elements},
+      {Op::norm, norm_seconds(operands, false, each) / elements},
+      {Op::norm_backward, norm_seconds(operands, true, each) / elements},
       {Op::rope, rope_seconds(dtype, each) / elements},
-      {Op::silu, silu_seconds(dtype, false, each) / elements},
-      {Op::silu_backward, silu_seconds(dtype, true, each) / elements},
+      {Op::silu, silu_seconds(operands, false, each) / elements},
+      {Op::silu_backward, silu_seconds(operands, true, each) / elements},
       {Op::add, add_seconds(dtype, each) / elements},
       {Op::accumulate, accumulate_seconds(each) / kColdElements},
       {Op::move_rows, move_rows_seconds(dtype, each) / elements},

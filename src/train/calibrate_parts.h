@@ -9,8 +9,8 @@
 
 namespace tessera::train {
 
-// Operands as a training step meets them: not in the cache, because the rest of the model came by since their last
-// use. Hands out pieces of a buffer larger than the caches, round and round.
+// Operands as a training step meets them: not in the cache, because the rest of the model came by since their
+// last use. Hands out pieces of a buffer larger than the caches, round and round.
 class ColdOperands {
  public:
   explicit ColdOperands(Precision precision);
@@ -23,11 +23,13 @@ class ColdOperands {
   int64_t next_ = 0;
 };
 
-// Median seconds of one product, as the trainer runs it: forward in the working precision, gradients in float32.
-double product_seconds(plan::Product product, ColdOperands& operands, int64_t m, int64_t n, int64_t k, double budget_s);
+// Median seconds of one product, as the trainer runs it: forward in the working precision, gradients in
+// float32.
+double product_seconds(plan::Product product, ColdOperands& operands, int64_t m, int64_t n, int64_t k,
+                       double budget_s);
 // Products of more than `largest` FLOP are taken to run at the rate of the next smaller one.
 plan::GemmGrid measure_grid(plan::Product product, ColdOperands& operands, double largest, double budget_s);
-plan::AttentionPoint measure_attention(Precision precision, int64_t head_dim, double budget_s);
+plan::AttentionPoint measure_attention(ColdOperands& operands, int64_t head_dim, double budget_s);
 // Seconds of a call that computes next to nothing: dispatch, checks, one allocation.
 double kernel_overhead(double budget_s);
 // Seconds per element of every operation, the cost of a call itself taken off.

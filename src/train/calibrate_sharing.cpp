@@ -13,17 +13,8 @@ namespace {
 
 using at::Tensor;
 
-// Work like a training step's: a product in cache and a pass over memory.
-struct MixedWork {
-  Tensor a = at::randn({256, 256}), b = at::randn({1024, 256}), x = at::randn({1 << 18}), y = at::randn({1 << 18});
-  void run() {
-    Tensor out = at::empty({256, 1024});
-    kernels::gemm_nt(a, b, out);
-    kernels::add_into(x, y);
-  }
-};
-
-// The pieces that a step of a small model gives to kernel threads: short products, as of one expert, a gate, a sum.
+// The pieces that a step of a small model gives to kernel threads: short products, as of one expert, a gate, a
+// sum.
 struct StepWork {
   ColdOperands operands{Precision::float32};
   Tensor gate_up = at::randn({512, 512}), inner = at::randn({512, 256});
@@ -35,7 +26,7 @@ struct StepWork {
     for (int i = 0; i < 4; ++i) product(64, 256, 256);
     product(256, 256, 256);
     kernels::silu_mul(gate_up, inner);
-    Tensor sum = operands.take({1 << 16}), part = operands.take({1 << 16});
+    Tensor sum = operands.take({1 << 17}), part = operands.take({1 << 17});
     kernels::add_into(sum, part);
   }
 };
@@ -46,7 +37,7 @@ double rate_of_each(int64_t workers, double seconds) {
   std::vector<double> rates(static_cast<size_t>(workers), 0);
   for (int64_t i = 0; i < workers; ++i)
     threads.emplace_back([&, i] {
-      MixedWork work;
+      StepWork work;
       work.run();
       int64_t calls = 0;
       Clock::time_point start = Clock::now();
