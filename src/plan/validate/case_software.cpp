@@ -62,10 +62,17 @@ void read_memory_options(RowReader& row, const std::string& generation, Training
   options.flash_attention = !before_flash(generation);
   options.dropout =
       generation == "megatron-2021" || generation == "megatron-2022" || generation == "deepspeed-2021";
-  options.fused_loss = row.mentions("notes", "fused cross entropy");
+  options.fused_loss = row.mentions("notes", "fused cross entropy") || row.mentions("source", "202506") ||
+                       generation == "llm-foundry-2023";
   bool torch_sharded = options.framework == Framework::fsdp1 || options.framework == Framework::fsdp2;
   options.gradient_bytes = torch_sharded && !row.mentions("notes", "DEFAULT") ? 2 : 4;
   if (row.text("dtype") == "fp16") options.gradient_bytes = 2;
+  // DeepSpeed's BF16Optimizer: 16-bit gradients added into whole float32 ones.
+  options.shard_gradient_accumulator = !row.mentions("zero_stage", "BF16Optimizer");
+  if (row.mentions("model", "Moonlight")) {  // its recipe: precision-aware optimizer
+    options.gradient_bytes = options.moment_bytes = 2;
+    row.assume("optimizer", "bf16 gradients and moments");
+  }
   if (generation == "megatron-2021" || generation == "megatron-2022") options.gradient_bytes = 4;
   // NVIDIA's performance recipes add gradients in 16 bits.
   bool recipe = generation.starts_with("nemo") || generation.starts_with("bridge") ||
