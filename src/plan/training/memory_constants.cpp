@@ -18,6 +18,7 @@ std::map<std::string, MemoryConstants> read_constants() {
       all[name] = {.bucket_bytes = table.at("bucket_bytes"),
                    .fragmentation = table.at("fragmentation"),
                    .context_bytes = table.at("context_bytes"),
+                   .half_width = table.at("half_width"),
                    .least_fragmentation = table.at("least_fragmentation"),
                    .least_context_bytes = table.at("least_context_bytes")};
   }

@@ -5,6 +5,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "plan/training/memory.h"
+#include "plan/training/memory_constants.h"
+
 namespace tessera::plan {
 namespace {
 
@@ -17,6 +20,7 @@ std::string short_source(const std::string& source) {
 
 class Groups {
  public:
+  explicit Groups(std::string metric) : metric_(std::move(metric)) {}
   void add(const std::string& group, const Comparison& comparison) {
     rows_[group].push_back(comparison);
     rows_[group].back().group = group;
@@ -27,13 +31,14 @@ class Groups {
     std::vector<ErrorSummary> all;
     for (const auto& [group, rows] : rows_) {
       ErrorSummary summary = summarise(rows);
-      summary.group = group, summary.metric = "step_time_s", summary.refused = refused_[group];
+      summary.group = group, summary.metric = metric_, summary.refused = refused_[group];
       all.push_back(summary);
     }
     return all;
   }
 
  private:
+  std::string metric_;
   std::map<std::string, std::vector<Comparison>> rows_;
   std::map<std::string, int> refused_;
 };
@@ -68,13 +73,46 @@ json row_json(const TrainingCheck& check) {
                       {"step_time_s_low", step.low},
                       {"step_time_s_high", step.high},
                       {"tokens_per_s_per_gpu", step.tokens_per_s_per_device},
-                      {"memory_gib", nullptr}};
-  row["published"] = {{"step_time_s", one.step_time_s ? json(*one.step_time_s) : json(nullptr)}};
+                      {"memory_gib", check.memory_gib},
+                      {"memory_gib_low", check.memory_gib * (1 - check.memory_half_width)},
+                      {"memory_gib_high", check.memory_gib * (1 + check.memory_half_width)}};
+  row["fits"] = check.fits;
+  if (!check.least_recompute.empty()) row["fits_with_recompute"] = check.least_recompute;
+  row["published"] = {{"step_time_s", one.step_time_s ? json(*one.step_time_s) : json(nullptr)},
+                      {"memory_gib", one.memory_gib ? json(*one.memory_gib) : json(nullptr)}};
   row["breakdown"] = {
       {"compute", parts.compute}, {"tp", parts.tp}, {"cp", parts.cp},         {"ep", parts.ep},
       {"pp", parts.pp},           {"dp", parts.dp}, {"bubble", parts.bubble}, {"optimizer", parts.optimizer},
       {"host", parts.host}};
   return row;
+}
+
+void predict_memory(TrainingCheck& check) {
+  const TrainingCase& one = check.published;
+  auto stages = training_memory(one.setup);
+  for (const TrainingMemory& stage : stages)
+    check.memory_gib = std::max(check.memory_gib, reported_bytes(one.setup, stage) / (1024.0 * 1024 * 1024));
+  check.memory_half_width = memory_constants(one.setup.options.framework).half_width;
+  double capacity = one.cluster.device.memory_bytes;
+  check.fits = check_fits(one.setup, capacity).ok();
+  if (check.fits || !one.assumed.contains("recompute")) return;
+  if (auto least = least_recomputation(one.setup, capacity)) check.least_recompute = to_string(*least);
+}
+
+std::vector<ErrorSummary> summarise_memory(const std::vector<TrainingCheck>& checks) {
+  Groups groups("memory_gib");
+  for (const TrainingCheck& check : checks) {
+    const TrainingCase& one = check.published;
+    if (!one.memory_gib || !one.refused.empty()) continue;
+    for (const std::string& group : groups_of(one))
+      groups.add(group, {.group = group,
+                         .metric = "memory_gib",
+                         .predicted = check.memory_gib,
+                         .published = *one.memory_gib,
+                         .low = check.memory_gib * (1 - check.memory_half_width),
+                         .high = check.memory_gib * (1 + check.memory_half_width)});
+  }
+  return groups.summaries();
 }
 
 }  // namespace
@@ -91,13 +129,14 @@ std::vector<TrainingCheck> check_training(std::vector<TrainingCase> cases) {
       else
         check.published.refused = step.error().message;
     }
+    if (check.published.refused.empty()) predict_memory(check);
     checks.push_back(std::move(check));
   }
   return checks;
 }
 
 std::vector<ErrorSummary> summarise_training(const std::vector<TrainingCheck>& checks) {
-  Groups groups;
+  Groups groups("step_time_s");
   for (const TrainingCheck& check : checks) {
     const TrainingCase& one = check.published;
     for (const std::string& group : groups_of(one)) {
@@ -112,7 +151,9 @@ std::vector<ErrorSummary> summarise_training(const std::vector<TrainingCheck>& c
                            .high = check.predicted.high});
     }
   }
-  return groups.summaries();
+  std::vector<ErrorSummary> all = groups.summaries();
+  for (ErrorSummary& summary : summarise_memory(checks)) all.push_back(std::move(summary));
+  return all;
 }
 
 std::string row_table(const std::vector<TrainingCheck>& checks) {
@@ -139,11 +180,12 @@ std::string row_table(const std::vector<TrainingCheck>& checks) {
 }
 
 std::string summary_table(const std::vector<ErrorSummary>& summary) {
-  std::string text = fmt::format("{:72} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8}\n", "group", "rows",
-                                 "refused", "mean", "median", "p90", "max", "bias", "coverage");
+  std::string text =
+      fmt::format("{:11} {:72} {:>5} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8}\n", "metric", "group", "rows",
+                  "refused", "mean", "median", "p90", "max", "bias", "coverage");
   for (const ErrorSummary& one : summary)
-    text += fmt::format("{:72} {:5} {:7} {:6.1f} {:6.1f} {:6.1f} {:6.1f} {:+6.1f} {:8.0f}\n", one.group,
-                        one.rows, one.refused, one.mean_abs_pct, one.median_abs_pct, one.p90_abs_pct,
+    text += fmt::format("{:11} {:72} {:5} {:7} {:6.1f} {:6.1f} {:6.1f} {:6.1f} {:+6.1f} {:8.0f}\n", one.metric,
+                        one.group, one.rows, one.refused, one.mean_abs_pct, one.median_abs_pct, one.p90_abs_pct,
                         one.max_abs_pct, one.bias_pct, one.coverage_pct);
   return text;
 }

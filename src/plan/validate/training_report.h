@@ -1,7 +1,8 @@
 // Predictions beside what was published: per row, and summed up by source, by device and over all.
 //
 // Groups of the summary: "all", "newest" (rows without a newer release of their configuration), "calibration",
-// "test", "source SOURCE", "gpu GPU", each for the metrics step_time_s. Threads: reentrant.
+// "test", "source SOURCE", "gpu GPU", each for the
+// metrics step_time_s and memory_gib (the peak as the framework's log reports it). Threads: reentrant.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -16,7 +17,10 @@ namespace tessera::plan {
 
 struct TrainingCheck {
   TrainingCase published;
-  TrainingStep predicted;  // meaningful when published.refused is empty
+  TrainingStep predicted;                        // meaningful when published.refused is empty
+  double memory_gib = 0, memory_half_width = 0;  // peak of the fullest stage
+  bool fits = true;                              // in the device, with the recomputation of the row
+  std::string least_recompute;  // where the row leaves it open and it does not fit: the mildest that does
 };
 
 // Rows that the model refuses get their reason.
