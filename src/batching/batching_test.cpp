@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
@@ -167,6 +168,79 @@ TEST(Scheduler, AnyMixReturnsAllBlocksAndStarvesNobody) {
     }
     EXPECT_EQ(driver.finished.size() + cancelled, 40u) << "seed " << seed;
     EXPECT_EQ(driver.scheduler.pool().num_free(), blocks);
+  }
+}
+
+// A scheduler that runs alike steps at once stays in the state of one that walks through them: random arrivals
+// and lengths, a pool that is often full.
+TEST(Scheduler, UniformStepsAtOnceEqualSingleSteps) {
+  for (uint32_t seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    auto draw = [&](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(random);
+    };
+    SchedulerOptions options{.blocks = draw(4, 40), .block_tokens = draw(1, 5), .max_batch_tokens = 24};
+    options.max_running = draw(1, 8);
+    Driver walking(options), jumping(options);
+    RequestId next = 0;
+    for (int round = 0; round < 60; ++round) {
+      if (draw(0, 3) == 0) {
+        int64_t prompt = draw(1, options.capacity_tokens() / 2);
+        int64_t answer = draw(1, options.capacity_tokens() - prompt);
+        walking.submit(next, prompt, answer);
+        jumping.submit(next++, prompt, answer);
+      }
+      int64_t most = draw(0, 30);
+      for (const auto& [id, length] : jumping.length)
+        if (std::find(jumping.finished.begin(), jumping.finished.end(), id) == jumping.finished.end())
+          most = std::min(most, jumping.goal[id] - length - 1);
+      int64_t steps = jumping.scheduler.uniform_steps(most);
+      ASSERT_LE(steps, std::max<int64_t>(most, 0));
+      for (int64_t i = 0; i < steps; ++i) {
+        Step step = walking.step();
+        ASSERT_EQ(static_cast<int64_t>(step.entries.size()), walking.scheduler.num_running());
+        ASSERT_TRUE(step.admitted.empty() && step.preempted.empty());
+        for (const StepEntry& entry : step.entries) {
+          ASSERT_EQ(entry.count, 1);
+          ++jumping.length[entry.id];
+          ++jumping.computed[entry.id];
+        }
+      }
+      jumping.scheduler.run_uniform(steps);
+      Step a = walking.step(), b = jumping.step();
+      ASSERT_EQ(a.entries.size(), b.entries.size()) << "seed " << seed;
+      for (size_t i = 0; i < a.entries.size(); ++i) {
+        EXPECT_EQ(a.entries[i].id, b.entries[i].id);
+        EXPECT_EQ(a.entries[i].first, b.entries[i].first);
+        EXPECT_EQ(a.entries[i].count, b.entries[i].count);
+      }
+      ASSERT_EQ(walking.scheduler.pool().num_free(), jumping.scheduler.pool().num_free()) << "seed " << seed;
+      ASSERT_EQ(walking.finished, jumping.finished);
+    }
+  }
+}
+
+TEST(BlockPool, GivesTheLowestFreeBlockAtAnySize) {
+  for (int64_t blocks : {1, 63, 64, 65, 4096, 5000}) {
+    BlockPool pool(blocks);
+    std::set<BlockId> free;
+    for (BlockId block = 0; block < blocks; ++block) free.insert(block);
+    std::mt19937 random(static_cast<uint32_t>(blocks));
+    std::vector<BlockId> used;
+    for (int i = 0; i < 20'000; ++i) {
+      if (random() % 3 != 0 && !free.empty()) {
+        BlockId block = pool.allocate().value();
+        ASSERT_EQ(block, *free.begin());
+        free.erase(block);
+        used.push_back(block);
+      } else if (!used.empty()) {
+        std::swap(used[random() % used.size()], used.back());
+        pool.release(used.back());
+        free.insert(used.back());
+        used.pop_back();
+      }
+      ASSERT_EQ(pool.num_free(), static_cast<int64_t>(free.size()));
+    }
   }
 }
 

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <queue>
 #include <vector>
 
 namespace tessera::batching {
@@ -24,13 +23,18 @@ class BlockPool {
   void release(BlockId block);        // one less; the last one frees the block
 
   int64_t total() const { return static_cast<int64_t>(references_.size()); }
-  int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
+  int64_t num_free() const { return num_free_; }
   int64_t num_used() const { return total() - num_free(); }
   int64_t references(BlockId block) const { return references_.at(static_cast<size_t>(block)); }
 
  private:
+  void mark(BlockId block, bool free);
+
   std::vector<int64_t> references_;
-  std::priority_queue<BlockId, std::vector<BlockId>, std::greater<>> free_;
+  int64_t num_free_ = 0;
+  // A bit per free block, above it a bit per word that is not zero, and so on up to one word: the lowest free
+  // block is found in as many steps as there are levels.
+  std::vector<std::vector<uint64_t>> free_;
 };
 
 // Blocks that `tokens` tokens need.

@@ -27,13 +27,20 @@ Status Scheduler::submit(RequestId id, int64_t prompt_tokens, int64_t max_length
   if (num_waiting() >= options_.max_waiting)
     return make_error(ErrorCode::resource_exhausted, "{} requests are waiting already; try again later",
                       num_waiting());
-  requests_[id] = {.arrival = next_arrival_++, .length = prompt_tokens, .max_length = max_length};
-  waiting_.push_back(id);
+  requests_[id] = {.id = id,
+                   .arrival = next_arrival_++,
+                   .length = prompt_tokens,
+                   .computed = 0,
+                   .max_length = max_length,
+                   .blocks = {}};
+  waiting_.push_back(&requests_[id]);
   return {};
 }
 
 Step Scheduler::next_step() {
   Step step;
+  step_tokens_ = 0;
+  step.entries.reserve(running_.size() + 1);
   schedule_decodes(step);
   schedule_prefills(step);
   // A request that just lost its blocks must not come back in the same step and take them again.
@@ -44,52 +51,50 @@ Step Scheduler::next_step() {
 void Scheduler::schedule_decodes(Step& step) {
   // running_ shrinks from its young end while older requests take blocks.
   for (size_t i = 0; i < running_.size(); ++i) {
-    RequestId id = running_[i];
-    if (requests_.at(id).missing() != 1) continue;
-    if (own_blocks(id, step)) schedule(id, 1, step);
+    Request& request = *running_[i];
+    if (request.missing() == 1 && own_blocks(request, step)) schedule(request, 1, step);
   }
 }
 
+// A request that decodes in this step misses nothing any more.
 void Scheduler::schedule_prefills(Step& step) {
-  for (RequestId id : running_) {
-    int64_t left = options_.max_batch_tokens - step.tokens();
-    int64_t missing = requests_.at(id).missing();
-    bool scheduled = std::any_of(step.entries.begin(), step.entries.end(),
-                                 [id](const StepEntry& entry) { return entry.id == id; });
-    if (left > 0 && missing > 0 && !scheduled) schedule(id, std::min(left, missing), step);
+  for (Request* request : running_) {
+    int64_t left = options_.max_batch_tokens - step_tokens_, missing = request->missing();
+    if (left > 0 && missing > 0) schedule(*request, std::min(left, missing), step);
   }
+}
+
+bool Scheduler::admits_next() const {
+  if (waiting_.empty() || num_running() >= options_.max_running) return false;
+  return blocks_for(waiting_.front()->length, options_.block_tokens) + num_running() <= pool_.num_free();
 }
 
 void Scheduler::admit(Step& step) {
-  while (!waiting_.empty() && num_running() < options_.max_running) {
-    int64_t left = options_.max_batch_tokens - step.tokens();
-    RequestId id = waiting_.front();
-    Request& request = requests_.at(id);
-    int64_t needed = blocks_for(request.length, options_.block_tokens);
-    if (left <= 0 || needed + num_running() > pool_.num_free()) return;
+  while (admits_next()) {
+    int64_t left = options_.max_batch_tokens - step_tokens_;
+    if (left <= 0) return;
+    Request& request = *waiting_.front();
     waiting_.pop_front();
-    running_.push_back(id);
-    step.admitted.push_back(id);
+    running_.push_back(&request);
+    step.admitted.push_back(request.id);
     grow(request);
-    schedule(id, std::min(left, request.missing()), step);
+    schedule(request, std::min(left, request.missing()), step);
   }
 }
 
-void Scheduler::schedule(RequestId id, int64_t count, Step& step) {
-  Request& request = requests_.at(id);
-  step.entries.push_back({.id = id,
+void Scheduler::schedule(Request& request, int64_t count, Step& step) {
+  step.entries.push_back({.id = request.id,
                           .first = request.computed,
                           .count = count,
                           .samples = request.computed + count == request.length});
   request.computed += count;
+  step_tokens_ += count;
 }
 
 // Makes room for the last known token. False when the request itself was the youngest and lost its blocks.
-bool Scheduler::own_blocks(RequestId id, Step& step) {
-  Request& request = requests_.at(id);
-  int64_t needed = blocks_for(request.length, options_.block_tokens);
-  while (needed - static_cast<int64_t>(request.blocks.size()) > pool_.num_free()) {
-    bool itself = running_.back() == id;
+bool Scheduler::own_blocks(Request& request, Step& step) {
+  while (blocks_missing(request, request.length) > pool_.num_free()) {
+    bool itself = running_.back() == &request;
     preempt_youngest(step);
     if (itself) return false;
   }
@@ -98,13 +103,16 @@ bool Scheduler::own_blocks(RequestId id, Step& step) {
 }
 
 void Scheduler::preempt_youngest(Step& step) {
-  RequestId id = running_.back();
-  Request& request = requests_.at(id);
-  release_blocks(request);
-  request.computed = 0;
+  Request* request = running_.back();
+  release_blocks(*request);
+  request->computed = 0;
   running_.pop_back();
-  waiting_.push_front(id);
-  step.preempted.push_back(id);
+  waiting_.push_front(request);
+  step.preempted.push_back(request->id);
+}
+
+int64_t Scheduler::blocks_missing(const Request& request, int64_t length) const {
+  return blocks_for(length, options_.block_tokens) - static_cast<int64_t>(request.blocks.size());
 }
 
 void Scheduler::grow(Request& request) {
@@ -115,6 +123,38 @@ void Scheduler::grow(Request& request) {
 void Scheduler::release_blocks(Request& request) {
   for (BlockId block : request.blocks) pool_.release(block);
   request.blocks.clear();
+}
+
+int64_t Scheduler::uniform_steps(int64_t most) const {
+  if (running_.empty() || num_running() > options_.max_batch_tokens) return 0;
+  for (const Request* request : running_)
+    if (request->missing() != 1) return 0;
+  // Free blocks only become fewer, so what cannot be admitted now cannot be later.
+  if (num_running() < options_.max_batch_tokens && admits_next()) return 0;
+  auto fits = [&](int64_t steps) {
+    int64_t blocks = 0;
+    for (const Request* request : running_) blocks += blocks_missing(*request, request->length + steps - 1);
+    return blocks <= pool_.num_free();
+  };
+  if (most <= 0 || fits(most)) return std::max<int64_t>(most, 0);
+  int64_t low = 0, high = most;
+  while (high - low > 1) {
+    int64_t middle = (low + high) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+void Scheduler::run_uniform(int64_t steps) {
+  if (steps == 0) return;
+  for (Request* request : running_) {
+    request->length += steps - 1;
+    grow(*request);
+    request->length += 1;
+    request->computed += steps;
+    TESSERA_REQUIRE(request->length <= request->max_length, "request {} grows beyond its {} tokens",
+                    request->id, request->max_length);
+  }
 }
 
 void Scheduler::append_token(RequestId id) {
@@ -130,8 +170,8 @@ bool Scheduler::finish(RequestId id) {
   auto found = requests_.find(id);
   if (found == requests_.end()) return false;
   release_blocks(found->second);
-  std::erase(running_, id);
-  std::erase(waiting_, id);
+  Request* request = &found->second;
+  if (std::erase(running_, request) == 0) std::erase(waiting_, request);
   requests_.erase(found);
   return true;
 }

@@ -19,8 +19,8 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "batching/kv_blocks.h"
@@ -65,6 +65,14 @@ class Scheduler {
   // Chooses and accounts the next step: its tokens count as computed. Empty when there is nothing to do.
   Step next_step();
 
+  // A simulator need not walk through steps that all look alike. Steps from now, at most `most`, that will each
+  // compute one token of every running request and nothing else, as long as nothing is submitted or finished
+  // and every sampled row goes on; 0 when the next step is another one.
+  int64_t uniform_steps(int64_t most) const;
+  // The same state as after `steps` times next_step() and append_token() of every running request.
+  // REQUIRES: steps <= uniform_steps(steps), and no request grows beyond its max_length.
+  void run_uniform(int64_t steps);
+
   // The sampled row of `id` gave a token and the request goes on.
   void append_token(RequestId id);
   // Forgets a request, waiting or running, and frees its blocks at once. False when it is not known.
@@ -81,6 +89,7 @@ class Scheduler {
 
  private:
   struct Request {
+    RequestId id = 0;
     int64_t arrival = 0;  // order of submit()
     int64_t length = 0, computed = 0, max_length = 0;
     std::vector<BlockId> blocks;
@@ -90,18 +99,22 @@ class Scheduler {
   void schedule_decodes(Step& step);
   void schedule_prefills(Step& step);
   void admit(Step& step);
-  void schedule(RequestId id, int64_t count, Step& step);
-  bool own_blocks(RequestId id, Step& step);
+  void schedule(Request& request, int64_t count, Step& step);
+  bool own_blocks(Request& request, Step& step);
   void preempt_youngest(Step& step);
   void grow(Request& request);
   void release_blocks(Request& request);
+  bool admits_next() const;
+  int64_t blocks_missing(const Request& request, int64_t length) const;
 
   SchedulerOptions options_;
   BlockPool pool_;
   int64_t next_arrival_ = 0;
-  std::map<RequestId, Request> requests_;
-  std::vector<RequestId> running_;  // oldest first
-  std::deque<RequestId> waiting_;   // oldest first, all younger than those running
+  int64_t step_tokens_ = 0;  // of the step that is being chosen
+  std::unordered_map<RequestId, Request> requests_;
+  // They point into requests_, whose elements do not move.
+  std::vector<Request*> running_;  // oldest first
+  std::deque<Request*> waiting_;   // oldest first, all younger than those running
 };
 
 }  // namespace tessera::batching

@@ -126,6 +126,7 @@ void add_plan(CLI::App& app) {
   command->footer(fmt::format("Models: {}\nClusters: {}", fmt::join(plan::model_names(), ", "),
                               fmt::join(plan::cluster_names(), ", ")));
   add_plan_train(*command);
+  add_plan_serve(*command);
   add_plan_validate(*command);
   add_plan_model(*command);
 }

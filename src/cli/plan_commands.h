@@ -1,12 +1,21 @@
 // The subcommands of `tessera plan`, each in a file of its own.
 #pragma once
 
+#include <string>
+
+#include "core/result.h"
+
 namespace CLI {
 class App;
 }
 
 namespace tessera::cli {
 
+void add_plan_serve(CLI::App& plan_command);
 void add_plan_validate(CLI::App& plan_command);
+
+// Compares predictions with published serving results, row by row unless `summary_only`; `json`: where the
+// machine-readable form goes, "" nowhere.
+Status validate_serving(const std::string& path, const std::string& json, bool summary_only);
 
 }  // namespace tessera::cli

@@ -13,7 +13,7 @@ namespace tessera::cli {
 namespace {
 
 struct ValidateOptions {
-  std::string training, json, constants;
+  std::string training, serving, json, constants;
   bool summary_only = false;
 };
 
@@ -41,20 +41,31 @@ Status validate_training(const ValidateOptions& options) {
   return write_json(options.json, plan::training_json(checks, summary));
 }
 
+Status validate(const ValidateOptions& options) {
+  if (options.training.empty() == options.serving.empty())
+    return invalid("give either --training or --serving with a CSV file of published results");
+  if (options.serving.empty()) return validate_training(options);
+  if (!options.constants.empty())
+    return invalid("--constants are those of training; leave it out with --serving");
+  return validate_serving(options.serving, options.json, options.summary_only);
+}
+
 }  // namespace
 
 void add_plan_validate(CLI::App& plan_command) {
   auto options = std::make_shared<ValidateOptions>();
   CLI::App* command = plan_command.add_subcommand("validate", "Compare predictions with published figures");
-  command->add_option("--training", options->training, "CSV of published training runs")->required();
+  command->add_option("--training", options->training, "CSV of published training runs");
+  command->add_option("--serving", options->serving, "CSV of published serving results, of either form");
   command->add_option("--json", options->json, "Write rows and summary as JSON; - for standard output");
   command->add_option("--constants", options->constants, "TOML file of training constants to use instead");
   command->add_flag("--summary", options->summary_only, "Leave out the rows");
   command->footer(
       "Example:\n"
-      "  tessera plan validate --training data/published/training_cases.csv --json errors.json");
+      "  tessera plan validate --training data/published/training_cases.csv --json errors.json\n"
+      "  tessera plan validate --serving data/published/serving_cases.csv --summary");
   command->callback([options] {
-    if (Status status = validate_training(*options); !status) report_error(status.error());
+    if (Status status = validate(*options); !status) report_error(status.error());
   });
 }
 

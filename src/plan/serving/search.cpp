@@ -1,0 +1,313 @@
+#include "plan/serving/search.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "core/clock.h"
+#include "core/nearest.h"
+
+namespace tessera::plan::serving {
+namespace {
+
+double real(int64_t value) {
+  return static_cast<double>(value);
+}
+
+int64_t most_heads(const Blueprint& model) {
+  int64_t heads = 1;
+  for (const Layer& layer : model.kinds) heads = std::max(heads, layer.mixer.heads);
+  return heads;
+}
+
+int64_t experts_of(const Blueprint& model) {
+  for (const Layer& layer : model.kinds)
+    if (layer.ffn.kind == FfnKind::moe) return layer.ffn.experts;
+  return 0;
+}
+
+// Concurrencies to try where none is given: powers of two times 1 and 1.5.
+std::vector<double> loads(const Traffic& traffic, double gpus) {
+  if (traffic.arrival == Arrival::open || traffic.concurrency > 0) return {traffic.concurrency};
+  std::vector<double> list;
+  for (double users = 1; users <= 1024 * gpus; users *= 2) {
+    list.push_back(users);
+    if (users >= 2) list.push_back(1.5 * users);
+  }
+  return list;
+}
+
+class Search {
+ public:
+  explicit Search(const SearchRequest& request) : r_(request) {}
+
+  void aggregated_workers() {
+    auto layouts =
+        r_.layout ? std::vector<WorkerLayout>{*r_.layout} : worker_layouts(r_.model, r_.device, r_.gpus);
+    for (const WorkerLayout& layout : layouts) {
+      int64_t workers = r_.gpus / layout.gpus();
+      if (workers < 1) continue;
+      ++outcome.space;
+      Deployment d = deployment(layout);
+      Candidate candidate{.layout = layout, .decode_layout = {}, .workers = workers};
+      candidate.memory = rank_memory(d);
+      run(candidate, [&](const Traffic& traffic) { return aggregated(d, traffic, real(workers)); });
+    }
+  }
+
+  // Prefill and decode workers of a few sizes, all splits of the accelerators between them in eighths.
+  void disaggregated_workers() {
+    if (r_.layout || r_.gpus < 2) return;
+    auto layouts = worker_layouts(r_.model, r_.device, std::max<int64_t>(1, r_.gpus / 2));
+    for (const WorkerLayout& front : layouts) {
+      if (front.pp > 1) continue;
+      for (const WorkerLayout& back : layouts)
+        if (back.pp == 1) pairs(front, back);
+    }
+  }
+
+  SearchOutcome outcome;
+
+ private:
+  Deployment deployment(const WorkerLayout& layout, bool one_phase = false) const {
+    return {.model = r_.model,
+            .device = r_.device,
+            .engine = one_phase ? r_.one_phase_engine : r_.engine,
+            .layout = layout,
+            .formats = r_.formats,
+            .speculation = r_.speculation};
+  }
+
+  void pairs(const WorkerLayout& front, const WorkerLayout& back) {
+    Deployment prefill = deployment(front, true), decode = deployment(back, true);
+    int64_t last = 0;
+    for (int64_t eighth = 1; eighth < 8; ++eighth) {
+      int64_t prefill_workers = r_.gpus * eighth / 8 / front.gpus();
+      int64_t decode_workers = (r_.gpus - prefill_workers * front.gpus()) / back.gpus();
+      if (prefill_workers < 1 || decode_workers < 1 || prefill_workers == last) continue;
+      last = prefill_workers;
+      ++outcome.space;
+      Candidate candidate{.disaggregated = true,
+                          .layout = front,
+                          .decode_layout = back,
+                          .workers = prefill_workers,
+                          .decode_workers = decode_workers};
+      candidate.memory = rank_memory(prefill);
+      candidate.decode_memory = rank_memory(decode);
+      Disaggregated pair{.prefill = prefill,
+                         .decode = decode,
+                         .prefill_workers = real(prefill_workers),
+                         .decode_workers = real(decode_workers)};
+      run(candidate, [&](const Traffic& traffic) { return disaggregated(pair, traffic); });
+    }
+  }
+
+  template <class Evaluate>
+  void run(Candidate candidate, Evaluate evaluate) {
+    std::optional<Candidate> best;
+    for (double users : loads(r_.traffic, real(r_.gpus))) {
+      Traffic traffic = r_.traffic;
+      traffic.concurrency = users;
+      Result<Estimate> estimate = evaluate(traffic);
+      ++outcome.points;
+      if (!estimate) {
+        ++outcome.refused;
+        remember_shortage(candidate);
+        return;
+      }
+      candidate.concurrency = users;
+      candidate.estimate = *estimate;
+      finish(candidate);
+      // A load that is searched stops where waiting begins: more users give nothing but a queue.
+      if (r_.traffic.concurrency == 0 && r_.traffic.arrival == Arrival::closed && estimate->load > 1) break;
+      outcome.evaluated.push_back(candidate);
+      bool better = !best || candidate.estimate.tokens_per_s_gpu > best->estimate.tokens_per_s_gpu;
+      if (candidate.meets && better) best = candidate;
+    }
+    if (best) outcome.ranked.push_back(*best);
+  }
+
+  void finish(Candidate& c) const {
+    const Estimate& e = c.estimate;
+    c.meets = (r_.ttft_s <= 0 || e.ttft_s <= r_.ttft_s) && (r_.tpot_s <= 0 || e.tpot_s <= r_.tpot_s);
+    bool keeps_up = r_.traffic.arrival != Arrival::open || e.load <= 1;
+    c.meets = c.meets && keeps_up;
+    // Accelerators that no worker uses are paid for too.
+    c.estimate.tokens_per_s_gpu = e.tokens_per_s / real(r_.gpus);
+    double rate = std::max(1e-12, c.estimate.tokens_per_s_gpu);
+    c.usd_per_million_tokens = r_.device.price_usd_per_hour / (3600 * rate) * 1e6;
+    c.joules_per_token = r_.device.watts / rate;
+    c.grams_co2_per_million_tokens = c.joules_per_token * 1e6 / 3.6e6 * r_.device.grid_kg_per_kwh * 1000;
+  }
+
+  void remember_shortage(const Candidate& c) {
+    const RankMemory& m = c.memory;
+    double needed = (m.weights + m.workspace) / 1e9;
+    if (smallest_ == 0 || needed < smallest_) smallest_ = needed;
+    shortage_ = {.constraint = "memory of one accelerator",
+                 .unit = "GB",
+                 .needed = smallest_,
+                 .available = m.total / 1e9};
+  }
+
+ public:
+  void explain() {
+    if (!outcome.ranked.empty()) return;
+    if (outcome.evaluated.empty()) {
+      if (smallest_ > 0) outcome.infeasible.push_back(shortage_);
+      return;
+    }
+    auto least = [&](auto of) {
+      double value = of(outcome.evaluated.front());
+      for (const Candidate& c : outcome.evaluated) value = std::min(value, of(c));
+      return value;
+    };
+    double ttft = least([](const Candidate& c) { return c.estimate.ttft_s; });
+    double tpot = least([](const Candidate& c) { return c.estimate.tpot_s; });
+    double load = least([](const Candidate& c) { return c.estimate.load; });
+    if (r_.ttft_s > 0 && ttft > r_.ttft_s) add("time to first token", "ms", 1000 * ttft, 1000 * r_.ttft_s);
+    if (r_.tpot_s > 0 && tpot > r_.tpot_s) add("time per output token", "ms", 1000 * tpot, 1000 * r_.tpot_s);
+    if (r_.traffic.arrival == Arrival::open && load > 1)
+      add("request rate", "1/s", r_.traffic.rate, r_.traffic.rate / load);
+    if (outcome.infeasible.empty()) add("both objectives at once", "ms", 1000 * tpot, 1000 * r_.tpot_s);
+  }
+
+ private:
+  void add(const char* constraint, const char* unit, double needed, double available) {
+    outcome.infeasible.push_back(
+        {.constraint = constraint, .unit = unit, .needed = needed, .available = available});
+  }
+
+  const SearchRequest& r_;
+  double smallest_ = 0;
+  Infeasible shortage_;
+};
+
+std::vector<Candidate> pareto(std::vector<Candidate> points) {
+  std::sort(points.begin(), points.end(), [](const Candidate& a, const Candidate& b) {
+    return a.estimate.tokens_per_s_user > b.estimate.tokens_per_s_user;
+  });
+  std::vector<Candidate> front;
+  for (const Candidate& point : points)
+    if (front.empty() || point.estimate.tokens_per_s_gpu > front.back().estimate.tokens_per_s_gpu * 1.001)
+      front.push_back(point);
+  return front;
+}
+
+// Percentiles of what the closed form ranked: its own arrivals, or the trace.
+void simulate_finalist(const SearchRequest& r, Candidate& c) {
+  if (c.disaggregated || r.engine.prefill != PrefillPolicy::chunked) return;
+  Deployment d{.model = r.model,
+               .device = r.device,
+               .engine = r.engine,
+               .layout = c.layout,
+               .formats = r.formats,
+               .speculation = r.speculation};
+  if (d.speculation.depth > 0) return;
+  SimulationOptions options{.prefill_deadline_s = r.ttft_s, .token_deadline_s = r.tpot_s};
+  std::vector<Request> requests = r.trace;
+  double workers = real(c.workers);
+  if (requests.empty()) {
+    Drawn drawn{.rate = r.traffic.arrival == Arrival::open ? r.traffic.rate / workers : 0,
+                .input_tokens = r.traffic.input_tokens,
+                .output_tokens = r.traffic.output_tokens};
+    if (drawn.rate == 0) options.users = std::max<int64_t>(1, std::llround(c.concurrency / workers));
+    drawn.requests = std::clamp<int64_t>(5 * options.users, 200, 4000);
+    requests = draw_requests(drawn);
+  } else {
+    std::vector<Request> share;
+    for (size_t i = 0; i < requests.size(); i += static_cast<size_t>(c.workers)) share.push_back(requests[i]);
+    requests = std::move(share);
+  }
+  Result<Simulation> simulation = simulate(d, requests, options);
+  if (simulation) c.simulation = *simulation;
+}
+
+}  // namespace
+
+std::vector<WorkerLayout> worker_layouts(const Blueprint& model, const Accelerator& device, int64_t gpus) {
+  std::vector<WorkerLayout> layouts;
+  int64_t experts = experts_of(model), heads = most_heads(model);
+  int64_t widest = std::min(gpus, std::max<int64_t>(device.domain, 8));
+  for (int64_t tp = 1; tp <= std::min(widest, heads); tp *= 2)
+    for (int64_t pp = 1; tp * pp <= gpus && pp <= std::min<int64_t>(16, model.layers()); pp *= 2)
+      for (int64_t dp = 1; tp * pp * dp <= gpus; dp *= 2) {
+        // Attention-DP shares experts; without experts it is the same as more workers.
+        if (dp > 1 && experts == 0) break;
+        for (int64_t ep = 1; ep <= tp * dp; ep *= 2) {
+          if (experts == 0 && ep > 1) break;
+          if (ep > experts && experts > 0) break;
+          layouts.push_back(
+              {.tp = tp, .pp = pp, .dp = dp, .moe_tp = experts > 0 ? tp * dp / ep : 1, .moe_ep = ep});
+        }
+      }
+  return layouts;
+}
+
+Result<WorkerLayout> parse_worker_layout(const std::string& text) {
+  WorkerLayout layout{.moe_tp = 0};
+  const std::vector<std::pair<std::string, int64_t WorkerLayout::*>> keys = {{"tp", &WorkerLayout::tp},
+                                                                             {"pp", &WorkerLayout::pp},
+                                                                             {"dp", &WorkerLayout::dp},
+                                                                             {"ep", &WorkerLayout::moe_ep},
+                                                                             {"moe_tp", &WorkerLayout::moe_tp}};
+  size_t at = 0;
+  while (at < text.size()) {
+    size_t end = std::min(text.find(',', at), text.size());
+    std::string part = text.substr(at, end - at), key = part.substr(0, part.find('='));
+    std::vector<std::string> names;
+    int64_t WorkerLayout::*member = nullptr;
+    for (const auto& [name, field] : keys) {
+      names.push_back(name);
+      if (name == key) member = field;
+    }
+    if (!member)
+      return invalid("layout '{}': no key '{}'{}; known: tp, pp, dp, ep, moe_tp", text, key,
+                     did_you_mean(key, names));
+    const char* last = part.data() + part.size();
+    const char* first = part.data() + std::min(part.size(), key.size() + 1);
+    auto [stop, error] = std::from_chars(first, last, layout.*member);
+    if (error != std::errc() || stop != last || layout.*member < 1)
+      return invalid("layout '{}': {} must be a positive integer, got '{}'", text, key,
+                     std::string(first, last));
+    at = end + 1;
+  }
+  if (layout.moe_tp == 0) layout.moe_tp = std::max<int64_t>(1, layout.tp * layout.dp / layout.moe_ep);
+  return layout;
+}
+
+Result<SearchOutcome> search(const SearchRequest& request) {
+  if (request.gpus < 1) return invalid("a deployment needs at least one accelerator, got {}", request.gpus);
+  if (request.traffic.input_tokens < 1 || request.traffic.output_tokens < 1)
+    return invalid("prompts and answers have at least one token, got {:.0f} and {:.0f}",
+                   request.traffic.input_tokens, request.traffic.output_tokens);
+  if (request.layout && request.layout->gpus() > request.gpus)
+    return invalid("layout {} needs {} accelerators but {} are there", to_string(*request.layout),
+                   request.layout->gpus(), request.gpus);
+  auto start = Clock::now();
+  if (request.layout) {
+    Deployment d{.model = request.model,
+                 .device = request.device,
+                 .engine = request.engine,
+                 .layout = *request.layout,
+                 .formats = request.formats,
+                 .speculation = request.speculation};
+    TESSERA_RETURN_IF_ERROR(check(d));
+  }
+  Search run(request);
+  run.aggregated_workers();
+  run.disaggregated_workers();
+  run.explain();
+  SearchOutcome outcome = std::move(run.outcome);
+  std::sort(outcome.ranked.begin(), outcome.ranked.end(), [](const Candidate& a, const Candidate& b) {
+    return a.estimate.tokens_per_s_gpu > b.estimate.tokens_per_s_gpu;
+  });
+  outcome.front = pareto(outcome.evaluated);
+  auto finalists =
+      std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, request.finalists)));
+  for (size_t i = 0; i < finalists; ++i) simulate_finalist(request, outcome.ranked[i]);
+  outcome.seconds = seconds_since(start);
+  return outcome;
+}
+
+}  // namespace tessera::plan::serving

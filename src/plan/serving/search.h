@@ -1,0 +1,70 @@
+// The space of serving deployments on a number of accelerators: every layout of a worker (tp, pp, attention-DP,
+// expert parallelism), workers that do both phases or workers for prompts and workers for answers, and the load
+// at which they are run. Closed forms judge all of it; the event simulator adds percentiles to the best.
+//
+// A candidate must fit and meet the objectives; the best gives the most tokens per accelerator. Without a load
+// the concurrency is part of the search: the largest that meets the objectives. Threads: one search each.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/serving/closed_form.h"
+#include "plan/serving/predict.h"
+#include "plan/serving/simulator.h"
+
+namespace tessera::plan::serving {
+
+struct SearchRequest {
+  Blueprint model;
+  Accelerator device;
+  Engine engine;
+  Engine one_phase_engine;  // of workers that do prompts or answers only
+  Formats formats;
+  Speculation speculation;
+  int64_t gpus = 8;
+  Traffic traffic;                     // concurrency 0 and rate 0: searched
+  double ttft_s = 0, tpot_s = 0;       // objectives, means; 0: none
+  std::vector<Request> trace;          // instead of a load; judged by simulation
+  std::optional<WorkerLayout> layout;  // only this one, aggregated
+  int64_t finalists = 5;               // of which percentiles are simulated
+};
+
+struct Candidate {
+  bool disaggregated = false;
+  WorkerLayout layout, decode_layout;  // aggregated or prefill; decode
+  int64_t workers = 1, decode_workers = 0;
+  double concurrency = 0;
+  Estimate estimate;
+  RankMemory memory, decode_memory;
+  std::optional<Simulation> simulation;
+  double usd_per_million_tokens = 0, joules_per_token = 0, grams_co2_per_million_tokens = 0;
+  bool meets = false;  // the objectives
+};
+
+// Why nothing is left: the objective or resource that the nearest candidate misses.
+struct Infeasible {
+  std::string constraint, unit;
+  double needed = 0, available = 0;
+};
+
+struct SearchOutcome {
+  std::vector<Candidate> ranked;     // that meet everything, best first, one per layout
+  std::vector<Candidate> front;      // Pareto: tokens/s per accelerator against tokens/s per user, all loads
+  std::vector<Candidate> evaluated;  // every point that fits, for pictures
+  std::vector<Infeasible> infeasible;
+  int64_t space = 0, points = 0, refused = 0;  // layouts, evaluations, evaluations that cannot run
+  double seconds = 0;
+};
+
+// Errors: a request without accelerators or with contradictory settings.
+Result<SearchOutcome> search(const SearchRequest& request);
+
+// Layouts of one worker on at most `gpus` accelerators, degrees powers of two.
+std::vector<WorkerLayout> worker_layouts(const Blueprint& model, const Accelerator& device, int64_t gpus);
+
+// Parses "tp=8,ep=8" with keys tp, pp, dp, ep, moe_tp. Errors name the key.
+Result<WorkerLayout> parse_worker_layout(const std::string& text);
+
+}  // namespace tessera::plan::serving

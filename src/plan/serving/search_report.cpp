@@ -1,0 +1,179 @@
+#include "plan/serving/search_report.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace tessera::plan::serving {
+namespace {
+
+struct NamedPart {
+  const char* key;
+  const char* words;
+  double StepBreakdown::*member;
+};
+const std::vector<NamedPart>& parts() {
+  static const std::vector<NamedPart> list = {
+      {"products", "products with weights", &StepBreakdown::products},
+      {"experts", "experts", &StepBreakdown::experts},
+      {"attention", "attention over prompts", &StepBreakdown::attention},
+      {"cache", "reading keys and values", &StepBreakdown::cache},
+      {"elementwise", "elementwise passes", &StepBreakdown::elementwise},
+      {"tp", "tensor-parallel all-reduce", &StepBreakdown::tp},
+      {"ep", "exchange of experts' tokens", &StepBreakdown::ep},
+      {"pp", "sends between stages", &StepBreakdown::pp},
+      {"fixed", "fixed costs of the engine", &StepBreakdown::fixed},
+      {"head", "head and sampling", &StepBreakdown::head},
+  };
+  return list;
+}
+
+nlohmann::json layout_json(const WorkerLayout& layout) {
+  return {{"tp", layout.tp},
+          {"pp", layout.pp},
+          {"dp", layout.dp},
+          {"ep", layout.moe_ep},
+          {"moe_tp", layout.moe_tp}};
+}
+
+nlohmann::json memory_json(const RankMemory& memory) {
+  return {{"weights", memory.weights / 1e9},
+          {"workspace", memory.workspace / 1e9},
+          {"cache", memory.cache / 1e9},
+          {"available", memory.total / 1e9}};
+}
+
+nlohmann::json percentiles_json(const Percentiles& p) {
+  return {{"mean", 1000 * p.mean},
+          {"p50", 1000 * p.p50},
+          {"p90", 1000 * p.p90},
+          {"p95", 1000 * p.p95},
+          {"p99", 1000 * p.p99}};
+}
+
+// Intervals as those of a published closed loop on known engines.
+void put(nlohmann::json& out, const std::string& name, double value, const Candidate& c) {
+  ServingCase like;
+  like.disaggregated = c.disaggregated;
+  Interval interval = Intervals::built_in().find(interval_key(like, c.estimate, name));
+  out[name] = value;
+  out[name + "_low"] = value * interval.low;
+  out[name + "_high"] = value * interval.high;
+}
+
+nlohmann::json candidate_json(const Candidate& c) {
+  const Estimate& e = c.estimate;
+  nlohmann::json out;
+  out["mode"] = c.disaggregated ? "disaggregated" : "aggregated";
+  out["layout"] = layout_json(c.layout);
+  out["workers"] = c.disaggregated ? nlohmann::json{{"prefill", c.workers}, {"decode", c.decode_workers}}
+                                   : nlohmann::json{{"both", c.workers}};
+  if (c.disaggregated) out["decode_layout"] = layout_json(c.decode_layout);
+  put(out, "ttft_ms", 1000 * e.ttft_s, c);
+  put(out, "tpot_ms", 1000 * e.tpot_s, c);
+  put(out, "tok_s_gpu", e.tokens_per_s_gpu, c);
+  out["tok_s_user"] = e.tokens_per_s_user;
+  out["concurrency"] = e.running;
+  out["saturated"] = e.saturated;
+  out["memory_gb"] = memory_json(c.memory);
+  if (c.disaggregated) out["decode_memory_gb"] = memory_json(c.decode_memory);
+  for (const NamedPart& part : parts()) out["breakdown_ms"][part.key] = 1000 * e.decode_step.*part.member;
+  out["bound"] = bound_of(e.decode_step);
+  if (c.disaggregated) out["transfer_ms"] = 1000 * e.transfer_s;
+  out["cost_usd_per_mtok"] = c.usd_per_million_tokens;
+  out["energy_j_per_token"] = c.joules_per_token;
+  out["co2_g_per_mtok"] = c.grams_co2_per_million_tokens;
+  if (c.simulation)
+    out["simulated"] = {{"ttft_ms", percentiles_json(c.simulation->ttft_s)},
+                        {"tpot_ms", percentiles_json(c.simulation->tpot_s)},
+                        {"requests", c.simulation->requests},
+                        {"preemptions", c.simulation->preemptions},
+                        {"within_objectives", c.simulation->within_deadlines},
+                        {"tok_s_gpu", c.simulation->tokens_per_s_gpu}};
+  out["provenance"] = {
+      "step time: roofline with constants fitted on published rows (data/serving/engines.toml)",
+      "accelerator: data sheet (plan/data/gpus)"};
+  return out;
+}
+
+std::string table_row(size_t rank, const Candidate& c, const Candidate& best) {
+  const Estimate& e = c.estimate;
+  std::string behind = rank == 1 ? ""
+                                 : fmt::format(", {:.0f} % less",
+                                               100 * (1 - e.tokens_per_s_gpu / best.estimate.tokens_per_s_gpu));
+  return fmt::format("{:>3} {:<44} {:>8.0f} {:>9.1f} {:>9.0f} {:>8.2f} {:>8.1f} {:>8.2f}  {}{}{}\n", rank,
+                     describe(c), e.running, e.tokens_per_s_gpu, 1000 * e.ttft_s, 1000 * e.tpot_s,
+                     e.tokens_per_s_user, c.usd_per_million_tokens, bound_of(e.decode_step), behind,
+                     e.saturated ? ", near full load" : "");
+}
+
+}  // namespace
+
+std::string bound_of(const StepBreakdown& step) {
+  const NamedPart* largest = &parts().front();
+  for (const NamedPart& part : parts())
+    if (step.*part.member > step.*largest->member) largest = &part;
+  return largest->words;
+}
+
+std::string describe(const Candidate& c) {
+  std::string front = fmt::format("{} x {}", c.workers, to_string(c.layout));
+  return c.disaggregated ? fmt::format("{} -> {} x {}", front, c.decode_workers, to_string(c.decode_layout))
+                         : front;
+}
+
+std::string search_table(const SearchRequest& request, const SearchOutcome& outcome, int64_t top) {
+  std::string text =
+      fmt::format("{} on {} x {}, {} {}: {:.0f} tokens in, {:.0f} out; {} layouts, {} points in {:.2f} s\n",
+                  request.model.name, request.gpus, request.device.name, request.engine.name,
+                  request.engine.version, request.traffic.input_tokens, request.traffic.output_tokens,
+                  outcome.space, outcome.points, outcome.seconds);
+  if (outcome.ranked.empty()) {
+    text += "nothing meets the request:\n";
+    for (const Infeasible& reason : outcome.infeasible)
+      text += fmt::format("  {}: needed {:.4g}, available {:.4g} {}\n", reason.constraint, reason.needed,
+                          reason.available, reason.unit);
+    return text;
+  }
+  text += fmt::format("{:>3} {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8}  {}\n", "", "workers", "requests",
+                      "tok/s/GPU", "TTFT ms", "TPOT ms", "tok/s/us", "$/Mtok", "longest part of a decode step");
+  auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
+  for (size_t i = 0; i < rows; ++i) text += table_row(i + 1, outcome.ranked[i], outcome.ranked.front());
+  const Candidate& best = outcome.ranked.front();
+  if (best.simulation)
+    text += fmt::format(
+        "simulated, best: TTFT p50 {:.0f} p90 {:.0f} p99 {:.0f} ms, TPOT p50 {:.2f} p99 {:.2f} ms, {} "
+        "requests, {} preemptions\n",
+        1000 * best.simulation->ttft_s.p50, 1000 * best.simulation->ttft_s.p90,
+        1000 * best.simulation->ttft_s.p99, 1000 * best.simulation->tpot_s.p50,
+        1000 * best.simulation->tpot_s.p99, best.simulation->requests, best.simulation->preemptions);
+  text += "Pareto front (tok/s per user: tok/s per GPU, workers):\n";
+  for (const Candidate& c : outcome.front)
+    text += fmt::format("  {:>7.1f}: {:>8.1f}  {}\n", c.estimate.tokens_per_s_user, c.estimate.tokens_per_s_gpu,
+                        describe(c));
+  return text;
+}
+
+nlohmann::json search_json(const SearchRequest&, const SearchOutcome& outcome, int64_t top) {
+  nlohmann::json results = nlohmann::json::array(), front = nlohmann::json::array(),
+                 reasons = nlohmann::json::array();
+  auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
+  for (size_t i = 0; i < rows; ++i) results.push_back(candidate_json(outcome.ranked[i]));
+  for (const Candidate& c : outcome.front) front.push_back(candidate_json(c));
+  nlohmann::json json = {{"results", std::move(results)},
+                         {"pareto", std::move(front)},
+                         {"search",
+                          {{"space", outcome.space},
+                           {"evaluated", outcome.points},
+                           {"pruned", outcome.refused},
+                           {"seconds", outcome.seconds}}}};
+  if (!outcome.ranked.empty()) return json;
+  for (const Infeasible& reason : outcome.infeasible)
+    reasons.push_back({{"constraint", reason.constraint},
+                       {"needed", reason.needed},
+                       {"available", reason.available},
+                       {"unit", reason.unit}});
+  json["infeasible"] = std::move(reasons);
+  return json;
+}
+
+}  // namespace tessera::plan::serving
