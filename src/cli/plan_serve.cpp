@@ -9,6 +9,7 @@
 #include "cli/result_output.h"
 #include "core/file.h"
 #include "plan/catalogue.h"
+#include "plan/serving/search_page.h"
 #include "plan/serving/search_report.h"
 #include "plan/serving/validation_report.h"
 
@@ -93,6 +94,10 @@ Status run(const ServeOptions& options) {
   std::string table = serving::search_table(request, outcome, options.top);
   std::fputs(table.c_str(), text_output(options.json));
   if (outcome.ranked.empty()) exit_status = 1;
+  if (!options.html.empty()) {
+    std::string page = serving::search_page(request, outcome, options.top);
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(options.html, page));
+  }
   return write_json(options.json, serving::search_json(request, outcome, options.top));
 }
 
@@ -121,6 +126,7 @@ void bind(CLI::App& command, ServeOptions& options) {
   command.add_option("--cached-prefix", options.cached_prefix, "Prompt tokens found in the prefix cache");
   command.add_option("--top", options.top, "Deployments to show")->capture_default_str();
   command.add_option("--json", options.json, "Write the result as JSON; - for standard output");
+  command.add_option("--html", options.html, "Write one page with pictures that opens offline");
 }
 
 }  // namespace

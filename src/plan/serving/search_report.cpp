@@ -76,7 +76,7 @@ nlohmann::json candidate_json(const Candidate& c) {
   out["saturated"] = e.saturated;
   out["memory_gb"] = memory_json(c.memory);
   if (c.disaggregated) out["decode_memory_gb"] = memory_json(c.decode_memory);
-  for (const NamedPart& part : parts()) out["breakdown_ms"][part.key] = 1000 * e.decode_step.*part.member;
+  out["breakdown_ms"] = breakdown_ms(e.decode_step);
   out["bound"] = bound_of(e.decode_step);
   if (c.disaggregated) out["transfer_ms"] = 1000 * e.transfer_s;
   out["cost_usd_per_mtok"] = c.usd_per_million_tokens;
@@ -107,6 +107,12 @@ std::string table_row(size_t rank, const Candidate& c, const Candidate& best) {
 }
 
 }  // namespace
+
+nlohmann::json breakdown_ms(const StepBreakdown& step) {
+  nlohmann::json out = nlohmann::json::object();
+  for (const NamedPart& part : parts()) out[part.key] = 1000 * (step.*part.member);
+  return out;
+}
 
 std::string bound_of(const StepBreakdown& step) {
   const NamedPart* largest = &parts().front();

@@ -13,6 +13,7 @@ nlohmann::json search_json(const SearchRequest& request, const SearchOutcome& ou
 
 // What takes the most time of a decode step: "reading weights of experts", "fixed costs of the engine", ...
 std::string bound_of(const StepBreakdown& step);
+nlohmann::json breakdown_ms(const StepBreakdown& step);
 std::string describe(const Candidate& candidate);  // "4 x tp=8" or "2 x tp=4 -> 1 x tp=8,dp=..."
 
 }  // namespace tessera::plan::serving
