@@ -33,6 +33,20 @@ bool refuse_unknown_subcommand(const CLI::App& app, int argc, char** argv) {
   return true;
 }
 
+// An option that no one knows: the nearest one of the subcommand it was given to.
+void refuse_unknown_option(const CLI::App& app) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  std::vector<std::string> names, unknown = app.remaining(true);
+  for (const CLI::Option* option : command->get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  std::string first = unknown.empty() ? "" : unknown.front();
+  for (const std::string& word : unknown)
+    if (word.starts_with("--")) first = word;
+  report_error(invalid("{}: unexpected '{}'{}\n       see: tessera {} --help", command->get_name(), first,
+                       did_you_mean(first, names), command->get_name()));
+}
+
 }  // namespace
 }  // namespace tessera::cli
 
@@ -55,10 +69,17 @@ int main(int argc, char** argv) {
   add_verify(app);
   add_drill(app);
   add_checkpoint(app);
+  add_eval(app);
   add_generate(app);
   add_serve(app);
 #endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    refuse_unknown_option(app);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
   return exit_status;
 }

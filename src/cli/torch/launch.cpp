@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "cli/commands.h"
+#include "cli/torch/train_command.h"
 #include "resilience/fault.h"
 #include "resilience/launcher.h"
 
@@ -81,6 +82,9 @@ Result<LaunchOptions> launch_options(const Arguments& arguments) {
 }
 
 Status run_launch(const Arguments& arguments) {
+  const std::vector<std::string>& command = arguments.command;
+  if (command.front() == "train")
+    TESSERA_RETURN_IF_ERROR(check_train_command({command.begin() + 1, command.end()}, arguments.workers));
   TESSERA_ASSIGN_OR_RETURN(LaunchOptions options, launch_options(arguments));
   ::signal(SIGINT, on_signal);
   ::signal(SIGTERM, on_signal);

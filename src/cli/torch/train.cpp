@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/commands.h"
+#include "cli/torch/train_command.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "kernels/kernels.h"
@@ -24,6 +25,12 @@ struct Arguments {
   std::vector<std::string> overrides;
   bool explain = false;
 };
+
+void add_options(CLI::App& command, Arguments& arguments) {
+  command.add_option("--config", arguments.config, "TOML file of the run")->required();
+  command.add_flag("--explain", arguments.explain, "Print every value and where it came from, then stop");
+  command.add_option("overrides", arguments.overrides, "key=value of the configuration");
+}
 
 std::atomic<bool> stop_requested{false};
 void on_signal(int) {
@@ -181,13 +188,29 @@ Status run_train(const Arguments& arguments) {
 
 }  // namespace
 
+Status check_train_command(const std::vector<std::string>& words, int64_t workers) {
+  Arguments arguments;
+  CLI::App command;
+  add_options(command, arguments);
+  try {
+    command.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them last first
+  } catch (const CLI::ParseError&) {
+    return {};  // the worker says it better: help, or what it did not expect
+  }
+  if (arguments.explain) return {};
+  TESSERA_ASSIGN_OR_RETURN(train::RunConfig run, train::load_run_config(arguments.config, arguments.overrides));
+  if (run.layout.processes() != workers)
+    return invalid("layout {} needs {} processes, got -n {}: run with -n {}, or give another layout=",
+                   to_string(run.layout), run.layout.processes(), workers, run.layout.processes());
+  TESSERA_ASSIGN_OR_RETURN(auto sources, train::open_sources(run));
+  return {};
+}
+
 void add_train(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
       app.add_subcommand("train", "Train a model; under `tessera launch`, one worker of the job");
-  command->add_option("--config", arguments->config, "TOML file of the run")->required();
-  command->add_flag("--explain", arguments->explain, "Print every value and where it came from, then stop");
-  command->add_option("overrides", arguments->overrides, "key=value of the configuration");
+  add_options(*command, *arguments);
   command->footer(
       "Examples:\n"
       "  tessera train --config examples/dense-small.toml train.run_dir=runs/small\n"
