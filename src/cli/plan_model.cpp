@@ -1,5 +1,6 @@
 // tessera plan model: what a model is, as the planner sees it.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -9,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/result_output.h"
 #include "plan/catalogue.h"
+#include "plan/recommenders.h"
 
 namespace tessera::cli {
 namespace {
@@ -109,9 +111,40 @@ std::string text(const Blueprint& model, int64_t seq) {
   return out;
 }
 
+nlohmann::json to_json(const Recommender& model) {
+  return {{"name", model.name},
+          {"tables", model.tables.size()},
+          {"rows", embedding_rows(model)},
+          {"parameters",
+           {{"total", embedding_parameters(model) + dense_parameters(model)},
+            {"embedding", embedding_parameters(model)},
+            {"dense", dense_parameters(model)}}},
+          {"lookups_per_sample", lookups_per_sample(model)},
+          {"dense_flops_per_sample", dense_flops_per_sample(model)}};
+}
+
+std::string text(const Recommender& model) {
+  return fmt::format(
+      "{}: recommender, {} tables of {}rows\n  embeddings            {}\n  dense network         {}\n"
+      "  lookups per sample    {}\n  forward               {}FLOP/sample\n",
+      model.name, model.tables.size(), scaled(embedding_rows(model)), scaled(embedding_parameters(model)),
+      scaled(dense_parameters(model)), lookups_per_sample(model), scaled(dense_flops_per_sample(model)));
+}
+
+bool is_recommender(const std::string& name) {
+  auto names = plan::recommender_names();
+  return std::count(names.begin(), names.end(), name) > 0;
+}
+
 Status run(const ModelOptions& options) {
   nlohmann::json list = nlohmann::json::array();
   for (const std::string& name : options.models) {
+    if (is_recommender(name)) {
+      TESSERA_ASSIGN_OR_RETURN(Recommender recommender, plan::find_recommender(name));
+      list.push_back(to_json(recommender));
+      std::fputs(text(recommender).c_str(), text_output(options.json));
+      continue;
+    }
     TESSERA_ASSIGN_OR_RETURN(Blueprint model, plan::find_model(name));
     list.push_back(to_json(model, options.seq));
     std::fputs(text(model, options.seq).c_str(), text_output(options.json));
