@@ -20,6 +20,7 @@ void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_plan_model(CLI::App& plan_command);  // part of `plan`
+void add_recsys_capacity(CLI::App& app);
 void add_report(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 

@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   add_plan(app);
   add_tokenizer(app);
   add_data(app);
+  add_recsys_capacity(app);
   add_report(app);
   add_doctor(app);
 #ifdef TESSERA_WITH_TORCH

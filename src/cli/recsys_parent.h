@@ -1,0 +1,13 @@
+// `tessera recsys`, under which several files add their commands, with and without torch.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace tessera::cli {
+
+// Adds `recsys` at the first call, finds it at later ones.
+CLI::App& recsys_parent(CLI::App& app);
+
+}  // namespace tessera::cli
