@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "recsys/shared_file.h"
+
 namespace tessera::recsys {
 namespace {
 
@@ -21,23 +23,39 @@ void RowSpace::lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chu
   total_bytes_ = whole_pages(dirty_offset_ + num_shards * kBitsPerShard + max_chunks * chunk_bytes_);
 }
 
-Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t num_shards,
-                                                   int64_t max_bytes) {
+Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes,
+                                                   const std::string& path, uint64_t options_hash) {
   auto space = std::make_unique<RowSpace>();
   int64_t chunk_bytes = record_bytes * kChunkRows;
   int64_t addressable = num_shards * (int64_t{kNoRow} + 1) / kChunkRows;
   int64_t max_chunks = std::min(addressable, max_bytes / chunk_bytes + num_shards);
   space->lay_out(record_bytes, num_shards, max_chunks);
-  TESSERA_ASSIGN_OR_RETURN(space->region_, Region::reserve(space->total_bytes_));
+  if (path.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(space->region_, Region::reserve(space->total_bytes_));
+  } else {
+    TESSERA_ASSIGN_OR_RETURN(SharedFile file, open_shared_file(path, space->total_bytes_));
+    space->region_ = std::move(file.region);
+  }
   space->region_.prefer_small_pages(0, space->dirty_offset_ + num_shards * kBitsPerShard);
   std::byte* base = space->region_.data();
   space->owners_ = reinterpret_cast<uint16_t*>(base + kOwnersOffset);
   space->chunks_ = base + space->dirty_offset_ + num_shards * kBitsPerShard;
   Header& header = space->header();
-  header.record_bytes = static_cast<uint64_t>(record_bytes);
-  header.num_shards = static_cast<uint64_t>(num_shards);
-  header.max_chunks = static_cast<uint64_t>(max_chunks);
-  header.magic = Header::kMagic;
+  if (header.magic == 0) {
+    header.record_bytes = static_cast<uint64_t>(record_bytes);
+    header.num_shards = static_cast<uint64_t>(num_shards);
+    header.max_chunks = static_cast<uint64_t>(max_chunks);
+    header.options_hash = options_hash;
+    std::atomic_thread_fence(std::memory_order_release);
+    header.magic = Header::kMagic;
+  }
+  if (header.magic != Header::kMagic || header.record_bytes != static_cast<uint64_t>(record_bytes) ||
+      header.num_shards != static_cast<uint64_t>(num_shards) || header.options_hash != options_hash)
+    return make_error(
+        ErrorCode::data_loss,
+        "{} holds rows of {} bytes in {} shards, expected {} bytes in {} and the same row type, optimizer "
+        "and initial values; start from a snapshot, or with an empty file",
+        path, header.record_bytes, header.num_shards, record_bytes, num_shards);
   return space;
 }
 
@@ -56,6 +74,12 @@ ShardRows::ShardRows(RowSpace& space, int64_t shard)
       record_bytes_(space.record_bytes()),
       live_(space.live_bits(shard)),
       dirty_(space.dirty_bits(shard)) {}
+
+void ShardRows::adopt_chunk(uint32_t chunk) {
+  chunks_.push_back(chunk);
+  for (uint32_t i = 0; i < RowSpace::kChunkRows; ++i, ++used_)
+    if (!live(used_)) free_.push_back(used_);
+}
 
 uint32_t ShardRows::take() {
   if (!free_.empty()) {

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "recsys/index.h"
@@ -33,8 +34,10 @@ class RowSpace {
     std::atomic<uint64_t> chunks;  // taken so far
   };
 
-  // Private memory for at most `max_bytes` of records (address space, not memory).
-  static Result<std::unique_ptr<RowSpace>> create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes);
+  // Private memory for at most `max_bytes` of records (address space, not memory); or, with a path, the pages
+  // of that file, with the rows that it holds. `options_hash` must be that of the file.
+  static Result<std::unique_ptr<RowSpace>> create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes,
+                                                  const std::string& path = "", uint64_t options_hash = 0);
 
   std::byte* chunk(uint32_t number) const { return chunks_ + static_cast<int64_t>(number) * chunk_bytes_; }
   uint32_t take_chunk(int64_t shard);  // kNoRow when there is no more room
@@ -60,19 +63,31 @@ class RowSpace {
 class ShardRows {
  public:
   ShardRows(RowSpace& space, int64_t shard);
+  // Takes over a chunk that the shard had before this process; the rows that are not live are free.
+  void adopt_chunk(uint32_t chunk);
   std::byte* record(uint32_t row) const {
     return space_->chunk(chunks_[row / RowSpace::kChunkRows]) +
            static_cast<int64_t>(row % RowSpace::kChunkRows) * record_bytes_;
   }
   // A row that is not live, or kNoRow. The caller writes the record, then calls set_live().
   uint32_t take();
-  void set_live(uint32_t row) { live_[row / 64] |= uint64_t{1} << row % 64; }
+  void set_live(uint32_t row) {
+    std::atomic_thread_fence(
+        std::memory_order_release);  // a process that dies here leaves a whole record or none
+    live_[row / 64] |= uint64_t{1} << row % 64;
+  }
   bool live(uint32_t row) const { return (live_[row / 64] >> row % 64 & 1) != 0; }
   void give_back(uint32_t row) {
     live_[row / 64] &= ~(uint64_t{1} << row % 64);
     free_.push_back(row);
   }
   void mark_dirty(uint32_t row) { dirty_[row / 64] |= uint64_t{1} << row % 64; }
+  // The rows of 64 that are live and, unless `all`, changed since the last call; from now on unchanged.
+  uint64_t take_changes(size_t word, bool all) {
+    uint64_t changed = live_[word] & (all ? ~uint64_t{0} : dirty_[word]);
+    dirty_[word] = 0;
+    return changed;
+  }
   void prefetch_dirty(uint32_t row) const { __builtin_prefetch(dirty_ + row / 64, 1); }
   uint32_t end() const { return used_; }  // every live row is below
   int64_t bytes() const { return static_cast<int64_t>(chunks_.size()) * RowSpace::kChunkRows * record_bytes_; }

@@ -1,33 +1,12 @@
 #include "recsys/store.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 
 #include "core/nearest.h"
-#include "recsys/table.h"
+#include "recsys/store_impl.h"
 
 namespace tessera::recsys {
-
-class Store::Impl {
- public:
-  Table& table(int64_t group) const {
-    TESSERA_REQUIRE(group >= 0 && group < static_cast<int64_t>(tables.size()), "group {} of {}", group,
-                    tables.size());
-    return *tables[static_cast<size_t>(group)];
-  }
-  // The table, after a check that `floats` are one row per id.
-  Table& table_for(int64_t group, size_t ids, size_t floats) const {
-    Table& chosen = table(group);
-    size_t dim = static_cast<size_t>(chosen.group().dim);
-    TESSERA_REQUIRE(floats == ids * dim, "{} floats for {} rows of {}", floats, ids, dim);
-    return chosen;
-  }
-  uint64_t now() const { return clock.load(std::memory_order_relaxed); }
-
-  std::vector<std::unique_ptr<Table>> tables;
-  std::atomic<uint64_t> clock{0};
-};
 
 Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Store::~Store() = default;
@@ -38,15 +17,46 @@ Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
   if (options.num_shards < 1 || options.num_shards > kMostShards ||
       !std::has_single_bit(static_cast<uint64_t>(options.num_shards)))
     return invalid("{} shards: expected a power of two from 1 to {}", options.num_shards, kMostShards);
-  auto impl = std::make_unique<Impl>();
+  if (!options.memory_files.empty() && options.memory_files.size() != options.groups.size() + 1)
+    return invalid("{} memory files for {} groups; expected one per group and one for the journal",
+                   options.memory_files.size(), options.groups.size());
+  int64_t longest = 0;
   for (const GroupOptions& group : options.groups) {
     TESSERA_RETURN_IF_ERROR(validate(group));
-    for (const auto& other : impl->tables)
-      if (other->group().name == group.name) return invalid("two groups are named '{}'", group.name);
-    TESSERA_ASSIGN_OR_RETURN(auto table, Table::create(group, options.num_shards));
+    auto same_name = [&](const GroupOptions& other) { return other.name == group.name; };
+    if (std::count_if(options.groups.begin(), options.groups.end(), same_name) > 1)
+      return invalid("two groups are named '{}'", group.name);
+    longest = std::max(longest, RecordLayout(group).bytes);
+  }
+  auto impl = std::make_unique<Impl>();
+  bool shared = !options.memory_files.empty();
+  if (shared) {
+    TESSERA_ASSIGN_OR_RETURN(impl->journal, Journal::open(options.memory_files.back(), longest));
+  }
+  for (size_t g = 0; g < options.groups.size(); ++g) {
+    SharedRows rows;
+    if (shared) rows = {options.memory_files[g], impl->journal.get(), static_cast<uint32_t>(g)};
+    TESSERA_ASSIGN_OR_RETURN(auto table, Table::create(options.groups[g], options.num_shards, rows));
     impl->tables.push_back(std::move(table));
   }
+  if (shared) TESSERA_RETURN_IF_ERROR(recover(*impl));
   return std::unique_ptr<Store>(new Store(std::move(impl)));
+}
+
+// Rows whose update was cut short get their old bytes back before anybody can find them.
+Status Store::recover(Impl& impl) {
+  impl.journal->recover([&](const WriterSlot& slot) {
+    if (slot.group < impl.tables.size()) impl.tables[slot.group]->undo(slot);
+  });
+  for (auto& table : impl.tables) TESSERA_RETURN_IF_ERROR(table->rebuild_indexes());
+  return {};
+}
+
+std::vector<std::string> memory_files_in(const std::string& folder, const std::vector<GroupOptions>& groups) {
+  std::vector<std::string> files;
+  for (const GroupOptions& group : groups) files.push_back(folder + "/" + group.name + ".rows");
+  files.push_back(folder + "/journal");
+  return files;
 }
 
 int64_t Store::num_groups() const {
@@ -72,14 +82,17 @@ Result<PutCount> Store::put(int64_t group, std::span<const uint64_t> ids, std::s
                             const PutOptions& options) {
   Table& table = impl_->table_for(group, ids.size(), gradients.size());
   advance(options.step);
+  std::shared_lock between_snapshots(impl_->puts);
   return table.put(ids, gradients.data(), options, impl_->now());
 }
 
 Status Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows) {
+  std::shared_lock between_snapshots(impl_->puts);
   return impl_->table_for(group, ids.size(), rows.size()).assign(ids, rows.data(), impl_->now());
 }
 
 int64_t Store::erase(int64_t group, std::span<const uint64_t> ids) {
+  std::shared_lock between_snapshots(impl_->puts);
   return impl_->table(group).erase(ids, impl_->now());
 }
 
@@ -101,7 +114,7 @@ int64_t Store::expire(int64_t group) {
 
 void Store::advance(uint64_t step) {
   uint64_t now = impl_->now();
-  while (step > now && !impl_->clock.compare_exchange_weak(now, step, std::memory_order_relaxed)) continue;
+  while (step > now && !impl_->clock().compare_exchange_weak(now, step, std::memory_order_relaxed)) continue;
 }
 
 GroupStats Store::stats(int64_t group) const {

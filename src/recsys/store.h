@@ -30,7 +30,13 @@ struct StoreOptions {
   std::vector<GroupOptions> groups;
   // Shards are the unit of locking and of growth, per group; a shard holds at most 2^24 rows. A power of two.
   int64_t num_shards = 64;
+  // Rows that outlive the process: one file per group, then one for the journal; empty: private memory. A store
+  // on the files of another finds its rows, however that one ended. See memory_files_in() and MemoryKeeper.
+  std::vector<std::string> memory_files;
 };
+
+// GROUP.rows for each group and `journal`, in that folder.
+std::vector<std::string> memory_files_in(const std::string& folder, const std::vector<GroupOptions>& groups);
 
 enum class Access : uint8_t {
   train,  // makes rows for admitted ids and tells the policies of the visit
@@ -41,12 +47,17 @@ enum class Access : uint8_t {
 struct PutOptions {
   uint64_t step = 0;               // number of the batch: feeds stochastic rounding and the age of rows
   double learning_rate_scale = 1;  // a schedule's factor on the group's rate
+  // With shared rows: who sends, and which of its puts this is. A put that was applied before is not applied
+  // again, also after the process died; one that was cut short goes on where it stopped, when it is repeated
+  // with the same ids. Sequences of a sender ascend, one put at a time. Sender 0: not remembered.
+  uint64_t sender = 0, sequence = 0;
 };
 
 struct PutCount {
   int64_t updated = 0;
   int64_t absent = 0;      // ids without a row
   int64_t not_finite = 0;  // gradients with NaN or infinity; their rows stay as they were
+  bool repeated = false;   // this sequence was applied before, and nothing was done
 };
 
 struct GroupStats {
@@ -98,9 +109,29 @@ class Store {
 
   GroupStats stats(int64_t group) const;
 
+  // ---- snapshots ----
+  // Writes the store as it stands between two puts, while gets and puts go on. A delta holds what changed since
+  // the snapshot before it, and needs one in the life of this store. The file appears whole or not at all.
+  // Format: snapshot.h. One save at a time.
+  enum class SnapshotKind : uint8_t { full, delta };
+  struct SnapshotInfo {
+    int64_t rows = 0, removed = 0, bytes = 0;
+    uint64_t number = 0;     // 0 for the full one, then 1, 2, ...
+    double cut_seconds = 0;  // while puts waited
+  };
+  Result<SnapshotInfo> save(const std::string& path, SnapshotKind kind);
+  // Adds the rows of a full snapshot and its deltas in their order, for ids that belong to server `server` of
+  // `num_servers`: call it for the files of every old server. On errors the store is to be thrown away.
+  Status load(std::span<const std::string> files, uint32_t server = 0, uint32_t num_servers = 1);
+
+  // Every row, in no order: its id and its record (row_update.h). For comparisons; others may run beside it.
+  void for_each(int64_t group,
+                const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) const;
+
  private:
   class Impl;
   explicit Store(std::unique_ptr<Impl> impl);
+  static Status recover(Impl& impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "core/hash.h"
 #include "core/machine.h"
 
 namespace tessera::recsys {
@@ -51,21 +52,43 @@ Table::Table(const GroupOptions& group, int64_t num_shards)
       shard_bits_(std::countr_zero(static_cast<uint64_t>(num_shards))),
       record_lines_((update_.layout().bytes + 63) / 64) {}
 
-Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t num_shards) {
+namespace {
+
+// Of all that decides what the bytes of a record mean.
+uint64_t hash_of_options(const GroupOptions& group) {
+  const InitOptions& init = group.init;
+  std::string text = fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {}", group.name, group.dim, to_string(group.row_type),
+      to_string(group.optimizer.kind), to_string(group.eviction.kind), group.optimizer.momentum != 0,
+      to_string(init.kind), init.seed, init.low + init.value, init.high + init.mean, init.deviation);
+  return hash64(std::as_bytes(std::span(text)));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t num_shards,
+                                             const SharedRows& shared) {
   std::unique_ptr<Table> table(new Table(group, num_shards));
+  table->shared_ = shared;
   constexpr int64_t kLeastReserve = int64_t{64} << 30;
   int64_t reserve = std::max(kLeastReserve, 2 * this_machine().memory_bytes);
-  TESSERA_ASSIGN_OR_RETURN(table->space_, RowSpace::create(table->update_.layout().bytes, num_shards, reserve));
+  TESSERA_ASSIGN_OR_RETURN(table->space_, RowSpace::create(table->update_.layout().bytes, num_shards, reserve,
+                                                           shared.path, hash_of_options(group)));
   TESSERA_ASSIGN_OR_RETURN(table->buckets_, BucketSpace::create(reserve));
-  for (int64_t s = 0; s < num_shards; ++s) {
+  for (int64_t s = 0; s < num_shards; ++s)
     table->shards_.push_back(std::make_unique<Shard>(*table->space_, s, group, num_shards));
-    uint64_t rows = static_cast<uint64_t>(group.expected_rows / num_shards);
-    uint64_t slack =
-        static_cast<uint64_t>(3 * std::sqrt(static_cast<double>(rows)));  // shards differ by chance
-    TESSERA_RETURN_IF_ERROR(
-        table->shards_.back()->index.restart(*table->buckets_, Index::buckets_for(rows + slack)));
-  }
+  table->adopt_chunks();
+  if (shared.path.empty()) TESSERA_RETURN_IF_ERROR(table->rebuild_indexes());
   return table;
+}
+
+void Table::adopt_chunks() {
+  uint32_t chunks = static_cast<uint32_t>(space_->header().chunks.load());
+  for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
+    size_t owner = space_->owners()[chunk];
+    // A process that died between taking a chunk and signing for it leaves the chunk to nobody.
+    if (owner != 0 && owner <= shards_.size()) shards_[owner - 1]->rows.adopt_chunk(chunk);
+  }
 }
 
 // ---- a request, shard by shard ----
@@ -167,8 +190,8 @@ Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uin
     }
     if (visitor.record != nullptr) {
       if (visits && found) {
+        touch(*visitor.shard, visitor.row);
         eviction_.visit(visitor.record, now);
-        visitor.shard->rows.mark_dirty(visitor.row);
       }
       update_.read(visitor.record, out);
     } else if (all_admitted && !train) {
@@ -185,37 +208,82 @@ Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uin
       group_.name, kNoRow, shards_.size());
 }
 
-PutCount Table::put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options,
-                    uint64_t now) {
+Result<PutCount> Table::put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options,
+                            uint64_t now) {
   size_t dim = static_cast<size_t>(group_.dim);
   PutCount total;
+  Journal::Ticket ticket;
+  if (shared_.journal != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(ticket, shared_.journal->begin(shared_.group, options.sender, options.sequence));
+    total.repeated = ticket.repeated;
+    if (ticket.repeated) return total;
+  }
   RowStep step = update_.step_of(options);
+  uint64_t done = 0;
   for_each<true>(ids, gradients, [&](Visitor& visitor) {
+    if (done < ticket.skip) {
+      ++done;
+      return;
+    }
     const float* gradient = gradients + visitor.position * dim;
     bool expired = eviction_.can_expire() && visitor.record != nullptr && drop_expired(visitor, now);
     if (expired || visitor.record == nullptr) {
       ++total.absent;
       ++visitor.shard->stats.absent_gradients;
-    } else if (update_.update(visitor.record, gradient, step, options.step)) {
-      visitor.shard->rows.mark_dirty(visitor.row);
-      ++total.updated;
     } else {
-      ++total.not_finite;
-      ++visitor.shard->stats.not_finite_gradients;
+      touch(*visitor.shard, visitor.row);
+      if (ticket.slot != nullptr) note_old_bytes(*ticket.slot, visitor, done);
+      bool updated = update_.update(visitor.record, gradient, step, options.step);
+      total.updated += updated ? 1 : 0;
+      total.not_finite += updated ? 0 : 1;
+      visitor.shard->stats.not_finite_gradients += updated ? 0 : 1;
     }
+    ++done;
+    if (ticket.slot != nullptr) ticket.slot->state.store(2 * done, std::memory_order_release);
   });
+  if (ticket.slot != nullptr) shared_.journal->finish(ticket);
   return total;
+}
+
+void Table::note_old_bytes(WriterSlot& slot, const Visitor& visitor, uint64_t done) {
+  slot.shard = static_cast<uint32_t>(shard_number(visitor.hash));
+  slot.row = visitor.row;
+  std::memcpy(slot.old_record(), visitor.record, static_cast<size_t>(update_.layout().bytes));
+  slot.state.store(2 * done + 1, std::memory_order_release);
+  std::atomic_thread_fence(std::memory_order_acq_rel);  // the row changes after the note, not before
 }
 
 Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t now) {
   bool full = false;
+  Journal::Ticket ticket;
+  if (shared_.journal != nullptr) {
+    TESSERA_ASSIGN_OR_RETURN(ticket, shared_.journal->begin(shared_.group, 0, 0));
+  }
   for_each<true>(ids, rows, [&](Visitor& visitor) {
     if (visitor.record == nullptr && !make_row(visitor, now)) {
       full = true;
       return;
     }
-    visitor.shard->rows.mark_dirty(visitor.row);
+    touch(*visitor.shard, visitor.row);
+    if (ticket.slot != nullptr) note_old_bytes(*ticket.slot, visitor, 0);
     update_.write(visitor.record, rows + visitor.position * static_cast<size_t>(group_.dim));
+    if (ticket.slot != nullptr) ticket.slot->state.store(0, std::memory_order_release);
+  });
+  if (ticket.slot != nullptr) shared_.journal->finish(ticket);
+  if (!full) return {};
+  return make_error(ErrorCode::resource_exhausted, "group '{}' has no room for more rows", group_.name);
+}
+
+Status Table::overwrite(std::span<const uint64_t> ids, const std::byte* records) {
+  bool full = false;
+  size_t bytes = static_cast<size_t>(update_.layout().bytes);
+  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
+    if (visitor.record == nullptr && !make_row(visitor, 0)) {
+      full = true;
+      return;
+    }
+    touch(*visitor.shard, visitor.row);
+    std::memcpy(visitor.record, records + visitor.position * bytes, bytes);
   });
   if (!full) return {};
   return make_error(ErrorCode::resource_exhausted, "group '{}' has no room for more rows", group_.name);
@@ -242,8 +310,8 @@ int64_t Table::set_scores(std::span<const uint64_t> ids, const float* scores) {
   int64_t set = 0;
   for_each<true>(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr) return;
+    touch(*visitor.shard, visitor.row);
     eviction_.set_score(visitor.record, scores[visitor.position]);
-    visitor.shard->rows.mark_dirty(visitor.row);
     ++set;
   });
   return set;
@@ -279,9 +347,10 @@ bool Table::grow(Shard& shard, uint64_t buckets) {
 }
 
 void Table::remove(Shard& shard, uint32_t row) {
-  uint64_t hash = hash_of(id_of(shard.rows.record(row)));
+  uint64_t id = id_of(shard.rows.record(row)), hash = hash_of(id);
+  touch(shard, row);
+  if (shard.tracks_removals) shard.removed.push_back(id);
   shard.rows.give_back(row);
-  shard.rows.mark_dirty(row);
   shard.index.remove(index_hash(hash), Index::tag_of(hash), row);
   ++shard.removals;
 }

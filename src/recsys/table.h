@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -14,6 +15,7 @@
 
 #include "recsys/admission.h"
 #include "recsys/eviction.h"
+#include "recsys/journal.h"
 #include "recsys/row_space.h"
 #include "recsys/row_update.h"
 #include "recsys/store.h"
@@ -29,21 +31,53 @@ struct Shard {
   Admission admission;
   uint64_t removals = 0;  // while it stands still, a record that was found stays where it is
   GroupStats stats;
+
+  // Of a snapshot under way: rows whose bytes at the cut are still to be written, and those that were copied
+  // because somebody was about to change them.
+  std::vector<uint64_t> pending;
+  std::vector<std::byte> saved;
+  // Ids removed since the last cut, once there was one; and those of the snapshot under way.
+  bool tracks_removals = false;
+  std::vector<uint64_t> removed, removed_before_cut;
+};
+
+// Where the rows of a table lie, when not in private memory.
+struct SharedRows {
+  std::string path;
+  Journal* journal = nullptr;
+  uint32_t group = 0;
 };
 
 class Table {
  public:
-  static Result<std::unique_ptr<Table>> create(const GroupOptions& group, int64_t num_shards);
+  static Result<std::unique_ptr<Table>> create(const GroupOptions& group, int64_t num_shards,
+                                               const SharedRows& shared = {});
 
   const GroupOptions& group() const { return group_; }
   Status get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now);
-  PutCount put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options, uint64_t now);
+  Result<PutCount> put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options,
+                       uint64_t now);
   Status assign(std::span<const uint64_t> ids, const float* rows, uint64_t now);
   int64_t erase(std::span<const uint64_t> ids, uint64_t now);
   void find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now);
   int64_t set_scores(std::span<const uint64_t> ids, const float* scores);
   int64_t expire(uint64_t now);
   GroupStats stats();
+
+  // ---- snapshots: cut() while no put runs; drain() beside everything ----
+  void cut(bool full);
+  using WriteRows = std::function<Status(std::span<const std::byte> records)>;
+  using WriteIds = std::function<Status(std::span<const uint64_t> ids)>;
+  Status drain(const WriteRows& rows, const WriteIds& removed);
+  // Whole records, as drain() gave them; replaces rows that are there.
+  Status restore(std::span<const std::byte> records);
+  const RecordLayout& layout() const { return update_.layout(); }
+  void for_each_record(const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit);
+
+  // ---- after a process death ----
+  // Puts back the bytes of a row whose update was cut short. REQUIRES: before rebuild_indexes().
+  void undo(const WriterSlot& slot);
+  Status rebuild_indexes();  // from the rows, on all cores
 
  private:
   Table(const GroupOptions& group, int64_t num_shards);
@@ -74,12 +108,23 @@ class Table {
   void remove(Shard& shard, uint32_t row);
   void make_room(Shard& shard);
   bool drop_expired(Visitor& visitor, uint64_t now);
+  // To be called before the bytes of a row change.
+  void touch(Shard& shard, uint32_t row) {
+    shard.rows.mark_dirty(row);
+    if (row / 64 < shard.pending.size() && (shard.pending[row / 64] >> row % 64 & 1) != 0)
+      save_for_snapshot(shard, row);
+  }
+  void save_for_snapshot(Shard& shard, uint32_t row);
+  void adopt_chunks();
+  Status overwrite(std::span<const uint64_t> ids, const std::byte* records);
+  void note_old_bytes(WriterSlot& slot, const Visitor& visitor, uint64_t done);
 
   GroupOptions group_;
   RowUpdate update_;
   Eviction eviction_;
   int shard_bits_;
   int64_t record_lines_;
+  SharedRows shared_;
   std::unique_ptr<RowSpace> space_;
   std::unique_ptr<BucketSpace> buckets_;
   std::vector<std::unique_ptr<Shard>> shards_;

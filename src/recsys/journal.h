@@ -1,0 +1,99 @@
+// What makes a process death harmless to rows in shared memory. Before a row is updated its old bytes are
+// copied here; a process that finds an update under way puts them back. Each put is known by its sender and
+// sequence number: one that was finished is not applied again, and one that was cut short goes on behind its
+// last whole row when the sender repeats it. (Killed processes lose no store that was executed, so the order of
+// stores is enough; this does not hold for a host that loses power.)
+//
+//   0            Header
+//   4096         kSenders x { u64 sender, u64 last sequence applied }; sender 0: free
+//   then         kWriters slots of slot_bytes: WriterSlot, then the old bytes of one record
+//
+// Threads: any; a slot belongs to one thread at a time.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "recsys/region.h"
+
+namespace tessera::recsys {
+
+// One put under way.
+struct WriterSlot {
+  std::atomic<uint64_t>
+      state;  // 2 x ids done + 1 while a row is being changed; kIdle when nothing is under way
+  uint64_t sender, sequence;
+  uint32_t group, shard, row, padding;
+  // As many bytes as the longest record of the store, behind the slot.
+  std::byte* old_record() { return reinterpret_cast<std::byte*>(this + 1); }
+  const std::byte* old_record() const { return reinterpret_cast<const std::byte*>(this + 1); }
+};
+
+class Journal {
+ public:
+  static constexpr uint64_t kIdle = ~uint64_t{0};
+  static constexpr int64_t kSenders = 4096, kWriters = 64;
+
+  // Maps the file, or makes it when it is empty. `longest_record` in bytes must be that of the file.
+  static Result<std::unique_ptr<Journal>> open(const std::string& path, int64_t longest_record);
+
+  // The clock of policies, so that it goes on where it stood.
+  std::atomic<uint64_t>& clock() const { return header().clock; }
+
+  // Updates that were under way when the last process died: restore(slot) puts the old bytes back.
+  template <class Restore>
+  void recover(const Restore& restore);
+
+  struct Ticket {
+    WriterSlot* slot = nullptr;
+    uint64_t skip = 0;      // ids that an earlier try has done
+    bool repeated = false;  // was applied before: nothing to do, no slot
+  };
+  // Waits while all slots are taken. Sender 0 asks for no memory of its puts.
+  Result<Ticket> begin(uint32_t group, uint64_t sender, uint64_t sequence);
+  void finish(const Ticket& ticket);
+
+ private:
+  struct Header {
+    static constexpr uint64_t kMagic = 0x31306c6e726a7354;  // "Tsjrnl01"
+    uint64_t magic, slot_bytes;
+    std::atomic<uint64_t> clock;
+  };
+  struct Sender {
+    std::atomic<uint64_t> sender, applied;
+  };
+  struct CutShort {
+    uint64_t sequence, done;
+  };
+
+  Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
+  Sender* senders() const { return reinterpret_cast<Sender*>(region_.data() + 4096); }
+  WriterSlot& slot(int64_t number) const;
+  Result<Sender*> sender(uint64_t id);
+
+  Region region_;
+  int64_t slot_bytes_ = 0;
+  std::mutex mutex_;
+  std::map<uint64_t, Sender*> known_;
+  std::map<uint64_t, CutShort> cut_short_;
+  std::vector<int64_t> free_slots_;
+};
+
+template <class Restore>
+void Journal::recover(const Restore& restore) {
+  for (int64_t number = 0; number < kWriters; ++number) {
+    WriterSlot& at = slot(number);
+    uint64_t state = at.state.load(std::memory_order_acquire);
+    if (state == kIdle) continue;
+    if (state % 2 == 1) restore(at);
+    auto known = known_.find(at.sender);
+    bool finished = known != known_.end() && known->second->applied.load() >= at.sequence;
+    if (at.sender != 0 && !finished) cut_short_[at.sender] = {at.sequence, state / 2};
+    at.state.store(kIdle, std::memory_order_release);
+  }
+}
+
+}  // namespace tessera::recsys
