@@ -220,6 +220,25 @@ TEST(Scheduler, UniformStepsAtOnceEqualSingleSteps) {
   }
 }
 
+TEST(Scheduler, AppendingToAllEqualsAppendingToEach) {
+  Scheduler each(small_pool()), all(small_pool());
+  for (Scheduler* scheduler : {&each, &all}) {
+    ASSERT_TRUE(scheduler->submit(1, 3, 9).ok());
+    ASSERT_TRUE(scheduler->submit(2, 5, 9).ok());
+    ASSERT_TRUE(scheduler->submit(3, 12, 14).ok());  // its prompt takes two steps
+  }
+  for (int i = 0; i < 2; ++i) {
+    Step step = each.next_step();
+    for (const StepEntry& entry : step.entries)
+      if (entry.samples) each.append_token(entry.id);
+    Step same = all.next_step();
+    EXPECT_EQ(all.append_to_all(), std::count_if(step.entries.begin(), step.entries.end(),
+                                                 [](const StepEntry& entry) { return entry.samples; }));
+    ASSERT_EQ(step.entries.size(), same.entries.size());
+    for (size_t k = 0; k < step.entries.size(); ++k) EXPECT_EQ(step.entries[k].first, same.entries[k].first);
+  }
+}
+
 TEST(BlockPool, GivesTheLowestFreeBlockAtAnySize) {
   for (int64_t blocks : {1, 63, 64, 65, 4096, 5000}) {
     BlockPool pool(blocks);

@@ -93,6 +93,8 @@ void Scheduler::schedule(Request& request, int64_t count, Step& step) {
 
 // Makes room for the last known token. False when the request itself was the youngest and lost its blocks.
 bool Scheduler::own_blocks(Request& request, Step& step) {
+  // Most tokens fall into a block that is there already.
+  if (static_cast<int64_t>(request.blocks.size()) * options_.block_tokens >= request.length) return true;
   while (blocks_missing(request, request.length) > pool_.num_free()) {
     bool itself = running_.back() == &request;
     preempt_youngest(step);
@@ -164,6 +166,18 @@ void Scheduler::append_token(RequestId id) {
   ++request.length;
   TESSERA_REQUIRE(request.length <= request.max_length, "request {} grows beyond its {} tokens", id,
                   request.max_length);
+}
+
+int64_t Scheduler::append_to_all() {
+  int64_t appended = 0;
+  for (Request* request : running_) {
+    if (request->missing() != 0) continue;
+    TESSERA_REQUIRE(request->length < request->max_length, "request {} grows beyond its {} tokens", request->id,
+                    request->max_length);
+    ++request->length;
+    ++appended;
+  }
+  return appended;
 }
 
 bool Scheduler::finish(RequestId id) {

@@ -75,6 +75,9 @@ class Scheduler {
 
   // The sampled row of `id` gave a token and the request goes on.
   void append_token(RequestId id);
+  // append_token() of every running request that has no token to compute: what a simulator says after it has
+  // finished those that end. Returns their number.
+  int64_t append_to_all();
   // Forgets a request, waiting or running, and frees its blocks at once. False when it is not known.
   bool finish(RequestId id);
 

@@ -243,8 +243,10 @@ Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic
     double load = throughput / full_rate;
     double random = std::min(load, 0.95) / (2 * (1 - std::min(load, 0.95))) * prompt.seconds / front_lanes;
     double fresh = std::max(waits > 1e-9 && load > 0.99 ? waits : 0.0, random);
-    queue = 0.8 * queue + 0.2 * fresh;
-    decoding = 0.8 * decoding + 0.2 * std::min(limit, throughput * answer);
+    double before = queue + decoding;
+    queue = 0.7 * queue + 0.3 * fresh;
+    decoding = 0.7 * decoding + 0.3 * std::min(limit, throughput * answer);
+    if (round > 5 && std::abs(queue + decoding - before) < 1e-5 * before) break;
   }
   double waves = std::max(1.0, traffic.requests_per_user);
   double burst = std::max(0.0, users - front_lanes) / 2 / full_rate / waves;

@@ -7,7 +7,7 @@ namespace tessera::plan::serving {
 namespace {
 
 // Of the memory that weights and cache can have at all: the rest is the context of the device.
-constexpr double kLargestShare = 0.97;
+constexpr double kLargestShare = 0.99;
 
 double real(int64_t value) {
   return static_cast<double>(value);
@@ -18,6 +18,9 @@ double shard_bytes(const Deployment& d, const Weight& weight) {
   if (weight.part == Part::experts)
     return elements * bytes_per_weight(d.formats.experts) / real(d.layout.moe_tp * d.layout.moe_ep);
   double ways = weight.split == Split::none ? 1 : real(d.layout.tp);
+  // With attention-DP, parts without attention are shared by all ranks where the experts are.
+  bool wide = d.layout.moe_tp > 1 && (weight.part == Part::shared_experts || weight.part == Part::head);
+  if (wide && weight.split != Split::none) ways *= real(d.layout.dp);
   if (weight.max_split > 0) ways = std::min(ways, real(weight.max_split));
   bool quantised = weight.is_product() && weight.part != Part::router && weight.part != Part::head;
   WeightFormat format = weight.part == Part::attention ? d.formats.attention : d.formats.ffn;

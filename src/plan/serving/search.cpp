@@ -55,15 +55,17 @@ class Search {
     }
   }
 
-  // Prefill and decode workers of a few sizes, all splits of the accelerators between them in eighths.
+  // Prefill and decode workers, all splits of the accelerators between them in eighths. The two do not
+  // interfere, so each side keeps only what is best by itself: of a size, the most prompts per second and the
+  // shortest prompt; the Pareto front of time and throughput of answers.
   void disaggregated_workers() {
     if (r_.layout || r_.gpus < 2) return;
-    auto layouts = worker_layouts(r_.model, r_.device, std::max<int64_t>(1, r_.gpus / 2));
-    for (const WorkerLayout& front : layouts) {
-      if (front.pp > 1) continue;
-      for (const WorkerLayout& back : layouts)
-        if (back.pp == 1) pairs(front, back);
-    }
+    std::vector<WorkerLayout> layouts;
+    for (const WorkerLayout& layout : worker_layouts(r_.model, r_.device, std::max<int64_t>(1, r_.gpus / 2)))
+      if (layout.pp == 1) layouts.push_back(layout);
+    auto fronts = best_prefill(layouts), backs = best_decode(layouts);
+    for (const WorkerLayout& front : fronts)
+      for (const WorkerLayout& back : backs) pairs(front, back);
   }
 
   SearchOutcome outcome;
@@ -76,6 +78,60 @@ class Search {
             .layout = layout,
             .formats = r_.formats,
             .speculation = r_.speculation};
+  }
+
+  std::vector<WorkerLayout> best_prefill(const std::vector<WorkerLayout>& layouts) const {
+    struct Side {
+      WorkerLayout layout;
+      double seconds, rate;  // of a prompt alone; prompts per second and accelerator
+    };
+    std::vector<Side> sides;
+    for (const WorkerLayout& layout : layouts) {
+      Deployment d = deployment(layout, true);
+      if (!check(d) || max_sequences(d, r_.traffic.input_tokens) < 1) continue;
+      StepModel model(d);
+      double tokens = r_.traffic.input_tokens - r_.traffic.cached_prefix;
+      double seconds =
+          model.seconds({.prefill_tokens = tokens, .prefill_sequences = 1, .prefill_span = tokens / 2});
+      sides.push_back({layout, seconds, real(layout.dp) / seconds / real(layout.gpus())});
+    }
+    return front_of(sides);
+  }
+
+  std::vector<WorkerLayout> best_decode(const std::vector<WorkerLayout>& layouts) const {
+    struct Side {
+      WorkerLayout layout;
+      double seconds, rate;  // of a token; tokens per second and accelerator
+    };
+    std::vector<Side> sides;
+    double context = r_.traffic.input_tokens + r_.traffic.output_tokens / 2;
+    for (const WorkerLayout& layout : layouts) {
+      Deployment d = deployment(layout, true);
+      if (!check(d)) continue;
+      double most = max_sequences(d, context);
+      if (most < 1) continue;
+      StepModel model(d);
+      for (double batch = 1; batch <= most; batch *= 2) {
+        double seconds = model.seconds({.decode_sequences = batch, .decode_context = context});
+        sides.push_back({layout, seconds, batch * real(layout.dp) / seconds / real(layout.gpus())});
+      }
+    }
+    return front_of(sides);
+  }
+
+  // Layouts on the front of short times and high rates, each once, at most ten.
+  template <class Side>
+  static std::vector<WorkerLayout> front_of(std::vector<Side> sides) {
+    std::sort(sides.begin(), sides.end(), [](const Side& a, const Side& b) { return a.seconds < b.seconds; });
+    std::vector<WorkerLayout> front;
+    double best = 0;
+    for (const Side& side : sides) {
+      if (side.rate <= best * 1.02) continue;
+      best = side.rate;
+      if (std::find(front.begin(), front.end(), side.layout) == front.end()) front.push_back(side.layout);
+    }
+    while (front.size() > 10) front.erase(front.begin() + static_cast<std::ptrdiff_t>(front.size() / 2));
+    return front;
   }
 
   void pairs(const WorkerLayout& front, const WorkerLayout& back) {
@@ -234,9 +290,11 @@ std::vector<WorkerLayout> worker_layouts(const Blueprint& model, const Accelerat
       for (int64_t dp = 1; tp * pp * dp <= gpus; dp *= 2) {
         // Attention-DP shares experts; without experts it is the same as more workers.
         if (dp > 1 && experts == 0) break;
-        for (int64_t ep = 1; ep <= tp * dp; ep *= 2) {
-          if (experts == 0 && ep > 1) break;
-          if (ep > experts && experts > 0) break;
+        // Experts whole on one rank each, or every expert over all ranks: what lies between them is between.
+        std::vector<int64_t> ways = {1};
+        if (experts >= tp * dp && tp * dp > 1) ways.push_back(tp * dp);
+        if (tp * dp > 8 && ways.size() > 1) ways.erase(ways.begin());
+        for (int64_t ep : ways) {
           layouts.push_back(
               {.tp = tp, .pp = pp, .dp = dp, .moe_tp = experts > 0 ? tp * dp / ep : 1, .moe_ep = ep});
         }

@@ -70,7 +70,7 @@ nlohmann::json plan_json(const SearchOutcome& outcome, size_t top) {
 
 std::string table(const SearchOutcome& outcome, size_t top) {
   std::string text =
-      "<div class=\"scroll\"><table><tr><th>workers</th><th>requests</th><th>tokens/s per "
+      "<div class=\"scroll\"><table><tr><th></th><th>workers</th><th>requests</th><th>tokens/s per "
       "accelerator</th><th>TTFT ms</th>"
       "<th>TPOT ms</th><th>tokens/s per user</th><th>USD per M tokens</th><th>J per token</th><th>longest "
       "part</th></tr>";
@@ -78,10 +78,10 @@ std::string table(const SearchOutcome& outcome, size_t top) {
     const Candidate& c = outcome.ranked[i];
     const Estimate& e = c.estimate;
     text += fmt::format(
-        "<tr><td>{}{}</td><td>{:.0f}</td><td>{:.1f}</td><td>{:.0f}</td><td>{:.2f}</td><td>{:.1f}</"
+        "<tr><td>{}</td><td>{}{}</td><td>{:.0f}</td><td>{:.1f}</td><td>{:.0f}</td><td>{:.2f}</td><td>{:.1f}</"
         "td><td>{:.3g}</td>"
         "<td>{:.3g}</td><td>{}</td></tr>",
-        escape(describe(c)), e.saturated ? " (near full load)" : "", e.running, e.tokens_per_s_gpu,
+        i + 1, escape(describe(c)), e.saturated ? " (near full load)" : "", e.running, e.tokens_per_s_gpu,
         1000 * e.ttft_s, 1000 * e.tpot_s, e.tokens_per_s_user, c.usd_per_million_tokens, c.joules_per_token,
         bound_of(e.decode_step));
   }
@@ -116,7 +116,8 @@ std::string search_page(const SearchRequest& request, const SearchOutcome& outco
   page += section("The best that meet the objectives", "Workers that do both phases, or prefill -&gt; decode.",
                   table(outcome, rows));
   page +=
-      section("Memory of one accelerator", "Of the workers for prompts where they are apart.", chart("memory"));
+      section("Memory of one accelerator",
+              "By the numbers of the table; of the workers for prompts where they are apart.", chart("memory"));
   page += section("Time of a decode step", "At the load of the table.", chart("time"));
   page += section("Cost and energy", "Rented price and utility power of all accelerators.", chart("money"));
   page += fmt::format(

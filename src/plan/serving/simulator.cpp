@@ -11,6 +11,8 @@
 namespace tessera::plan::serving {
 namespace {
 
+constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
+
 struct Progress {
   double sent_s = 0, first_s = 0, done_s = 0;
   int64_t answered = 0;
@@ -37,6 +39,7 @@ class Run {
       : model_(d),
         requests_(std::move(requests)),
         progress_(requests_.size()),
+        place_(requests_.size(), kNowhere),
         scheduler_(scheduling_of(d, options.block_tokens, requests_.size())),
         users_(static_cast<size_t>(std::max<int64_t>(0, options.users))),
         closed_(options.users > 0) {
@@ -135,7 +138,8 @@ class Run {
     ++steps;
     preempt(step);
     for (const batching::StepEntry& entry : step.entries)
-      if (entry.samples) sample(static_cast<size_t>(entry.id), entry);
+      if (entry.samples) sample(static_cast<size_t>(entry.id));
+    scheduler_.append_to_all();
   }
 
   void preempt(const batching::Step& step) {
@@ -145,28 +149,33 @@ class Run {
 
   // `active_` holds what decodes in the next step, `context_` the tokens that it has in the cache.
   void leave(size_t id) {
-    auto found = std::find(active_.begin(), active_.end(), id);
-    if (found == active_.end()) return;
+    size_t place = place_[id];
+    if (place == kNowhere) return;
     context_ -= cached_tokens(id);
-    *found = active_.back();
+    place_[active_.back()] = place;
+    active_[place] = active_.back();
     active_.pop_back();
+    place_[id] = kNowhere;
+  }
+  void enter(size_t id) {
+    place_[id] = active_.size();
+    active_.push_back(id);
+    context_ += cached_tokens(id);
   }
   double cached_tokens(size_t id) const {
     return static_cast<double>(requests_[id].prompt + progress_[id].answered - 1);
   }
 
-  void sample(size_t id, const batching::StepEntry& entry) {
+  void sample(size_t id) {
     Progress& p = progress_[id];
-    bool was_active =
-        entry.count == 1 && p.answered > 0 && std::find(active_.begin(), active_.end(), id) != active_.end();
+    bool was_active = place_[id] != kNowhere;
     if (p.answered == 0) p.first_s = now_;
     ++p.answered;
     if (p.answered < requests_[id].answer) {
-      scheduler_.append_token(entry.id);
       if (was_active)
         context_ += 1;
       else
-        active_.push_back(id), context_ += cached_tokens(id);
+        enter(id);
       return;
     }
     if (was_active) {
@@ -174,7 +183,7 @@ class Run {
       leave(id);
       ++p.answered;
     }
-    scheduler_.finish(entry.id);
+    scheduler_.finish(static_cast<batching::RequestId>(id));
     p.done_s = now_;
     ++done_;
     if (closed_ && released_ + users_ < requests_.size()) requests_[users_ + released_++].arrival_s = now_;
@@ -182,6 +191,7 @@ class Run {
   StepModel model_;
   std::vector<Request> requests_;
   std::vector<Progress> progress_;
+  std::vector<size_t> place_;  // of a request in active_
   batching::Scheduler scheduler_;
   std::vector<size_t> active_;
   size_t users_;

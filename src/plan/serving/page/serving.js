@@ -31,23 +31,23 @@
 
   // Stacked bars, one per ranked deployment, the best on top.
   function stacks(id, unit, parts, value) {
-    const names = plan.ranked.map((r) => r.name);
+    const names = plan.ranked.map((_, i) => String(i + 1));
     draw(id, { legend: { top: 0, type: "scroll", textStyle: { color: soft } },
       grid: { left: 8, right: 24, top: 34, bottom: 44, containLabel: true },
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "shadow" }, valueFormatter: (v) => `${number(v)} ${unit}` },
       xAxis: axis(unit, { type: "value" }),
-      yAxis: { type: "category", data: names, inverse: true, axisLabel: { color: soft, width: 150, overflow: "break" } },
+      yAxis: { type: "category", data: names, inverse: true, axisLabel: { color: soft } },
       series: parts.map((part) => ({ name: part, type: "bar", stack: "all", barMaxWidth: 26,
         data: plan.ranked.map((r) => value(r, part)) })) });
   }
 
   function money() {
-    const names = plan.ranked.map((r) => r.name);
+    const names = plan.ranked.map((_, i) => String(i + 1));
     draw("money", { legend: { top: 0, textStyle: { color: soft } }, grid: { left: 8, right: 24, top: 34, bottom: 44, containLabel: true },
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "shadow" }, valueFormatter: number },
       xAxis: [axis("USD per million tokens", { type: "value" }),
               axis("J per token", { type: "value", position: "top", nameGap: 22, splitLine: { show: false } })],
-      yAxis: { type: "category", data: names, inverse: true, axisLabel: { color: soft, width: 150, overflow: "break" } },
+      yAxis: { type: "category", data: names, inverse: true, axisLabel: { color: soft } },
       series: [{ name: "cost", type: "bar", data: plan.ranked.map((r) => r.usd) },
                { name: "energy", type: "bar", xAxisIndex: 1, data: plan.ranked.map((r) => r.joules) }] });
   }
