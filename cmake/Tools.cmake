@@ -23,6 +23,6 @@ target_include_directories(tessera_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # fmt is linked, not compiled into every file: half of the compile time of a small file.
 target_link_libraries(tessera_flags INTERFACE Threads::Threads fmt)
 if(TESSERA_SANITIZE)
-  add_compile_options(-fsanitize=${TESSERA_SANITIZE} -fno-omit-frame-pointer -g)
+  add_compile_options(-fsanitize=${TESSERA_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${TESSERA_SANITIZE})
 endif()
