@@ -10,8 +10,8 @@
 // Tensors are contiguous CPU tensors of float32 or bfloat16, as each function says; bf16 values are widened to
 // float32, computed, and rounded to nearest even once. Shape letters: T tokens, D hidden, H heads, K kv heads,
 // E head_dim, F ffn, V vocabulary, N/M/K of a product. Shapes and dtypes are checked (programmer errors).
-// Threads: all functions are reentrant; set_kernel_threads(n) lets the large ones use n threads (one pool), and keeps
-// torch to one.
+// Threads: all functions are reentrant; set_kernel_threads(n) lets the large ones use n threads (one pool), and
+// keeps torch to one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
