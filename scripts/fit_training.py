@@ -135,45 +135,109 @@ def row_weights(rows):
     return numpy.array(weights)
 
 
-def fit(args, priors, scratch):
-    rows = usable(predict(args.tessera, priors, args.cases, scratch), args.leave_out)
-    ids = [row["id"] for row in rows]
-    found = parameters(priors, rows)
-    weights = row_weights(rows)
-    theta = numpy.zeros(len(found))
-    precision = prior_precision(found)
-    seen = {row["device"] for row in rows} | {row["software"] for row in rows}
-    value = residuals(rows, ids)
-    print(f"{len(ids)} calibration rows, {len(found)} constants", file=sys.stderr)
-    for step in range(args.rounds):
-        jacobian = numpy.zeros((len(ids), len(found)))
-        for j in range(len(found)):
-            if found[j][1] not in seen:
-                continue
-            shifted = theta.copy()
-            shifted[j] += 0.2
-            out = predict(args.tessera, moved(priors, found, shifted), args.cases, scratch)
-            jacobian[:, j] = (residuals(out, ids) - value) / 0.2
-        # A twentieth is what published step times are worth; beyond two of them the loss grows linearly.
-        scale = 0.04
-        robust = weights * numpy.minimum(1, 2 * scale / numpy.maximum(abs(value), 1e-9)) / scale**2
-        normal = jacobian.T @ (robust[:, None] * jacobian) + precision
-        gradient = jacobian.T @ (robust * value) + precision @ theta
-        move = -numpy.linalg.solve(normal, gradient)
+def start_of(problem, path):
+    """The point of an earlier fit, in widths from the priors."""
+    if not path:
+        return None
+    with open(path, "rb") as file:
+        earlier = tomllib.load(file)
+    theta = numpy.zeros(len(problem.found))
+    for j, (kind, name, key, width, _) in enumerate(problem.found):
+        value = earlier[kind].get(name, {}).get(key, problem.priors[kind][name][key])
+        theta[j] = math.log(value / problem.priors[kind][name][key]) / width
+    return theta
+
+
+SCALE = 0.04  # what a published step time is worth; beyond two of these the loss grows linearly
+
+
+def huber_weights(weights, value):
+    return weights * numpy.minimum(1, 2 * SCALE / numpy.maximum(abs(value), 1e-9)) / SCALE**2
+
+
+def loss(weights, value, theta, precision):
+    small = abs(value) < 2 * SCALE
+    rows = numpy.where(small, value**2 / 2, 2 * SCALE * (abs(value) - SCALE)) / SCALE**2
+    return float((weights * rows).sum() + theta @ precision @ theta / 2)
+
+
+class Problem:
+    """Calibration rows and the constants that they see; the planner is the function."""
+
+    def __init__(self, args, priors, scratch):
+        self.args, self.priors, self.scratch = args, priors, scratch
+        self.rows = usable(predict(args.tessera, priors, args.cases, scratch), args.leave_out)
+        self.ids = [row["id"] for row in self.rows]
+        self.found = parameters(priors, self.rows)
+        self.precision = prior_precision(self.found)
+        self.weights = row_weights(self.rows)
+
+    def predictions(self, theta):
+        constants = moved(self.priors, self.found, theta)
+        return predict(self.args.tessera, constants, self.args.cases, self.scratch)
+
+    def value(self, theta):
+        return residuals(self.predictions(theta), self.ids)
+
+    def jacobian(self, theta, value):
+        """One run per kind of constant: a row sees only its own device and its own software, so the same constant
+        of all of them can move at once."""
+        columns = numpy.zeros((len(self.ids), len(self.found)))
+        index = {(kind, name, key): j for j, (kind, name, key, _, _) in enumerate(self.found)}
+        for kind, key in sorted({(kind, key) for kind, _, key, _, _ in self.found}):
+            shifted = theta + [0.2 * (k == kind and other == key) for k, _, other, _, _ in self.found]
+            change = (self.value(shifted) - value) / 0.2
+            for i, row in enumerate(self.rows):
+                j = index.get((kind, row[kind], key))
+                if j is not None:
+                    columns[i, j] = change[i]
+        return columns
+
+    def step(self, theta, value, jacobian, weights):
+        robust = huber_weights(weights, value)
+        normal = jacobian.T @ (robust[:, None] * jacobian) + self.precision
+        gradient = jacobian.T @ (robust * value) + self.precision @ theta
+        return -numpy.linalg.solve(normal, gradient)
+
+
+def fit(problem, rounds, theta=None):
+    theta = numpy.zeros(len(problem.found)) if theta is None else theta
+    value = problem.value(theta)
+    print(f"{len(problem.ids)} calibration rows, {len(problem.found)} constants, "
+          f"mean error {100 * abs(value).mean():.2f} %", file=sys.stderr, flush=True)
+    for number in range(rounds):
+        jacobian = problem.jacobian(theta, value)
+        move = problem.step(theta, value, jacobian, problem.weights)
         best = None
         for share in (1.0, 0.5, 0.2):
             trial = numpy.clip(theta + share * move, -3, 3)
-            out = predict(args.tessera, moved(priors, found, trial), args.cases, scratch)
-            new = residuals(out, ids)
-            small = abs(new) < 2 * scale
-            loss = numpy.where(small, new**2 / 2, 2 * scale * (abs(new) - scale)) / scale**2
-            total = float((weights * loss).sum() + trial @ precision @ trial / 2)
+            new = problem.value(trial)
+            total = loss(problem.weights, new, trial, problem.precision)
             if best is None or total < best[0]:
                 best = (total, trial, new)
         theta, value = best[1], best[2]
-        print(f"round {step + 1}: mean error {100 * abs(value).mean():.2f} % on calibration rows, "
-              f"loss {best[0]:.1f}", file=sys.stderr)
-    return moved(priors, found, theta), rows, ids, value
+        print(f"round {number + 1}: mean error {100 * abs(value).mean():.2f} % on calibration rows, "
+              f"loss {best[0]:.1f}", file=sys.stderr, flush=True)
+    return theta, value
+
+
+def leave_one_source_out(problem, theta, value):
+    """Each source predicted with constants fitted without it: Gauss-Newton steps in the linear model around the
+    full solution, then the planner itself for the rows that were left out, of both parts."""
+    jacobian = problem.jacobian(theta, value)
+    table = []
+    for source in sorted({row["source"][:60] for row in problem.rows}):
+        weights = problem.weights * [not row["source"].startswith(source) for row in problem.rows]
+        own, linear = theta.copy(), value.copy()
+        for _ in range(6):
+            move = numpy.clip(own + problem.step(own, linear, jacobian, weights), -3, 3) - own
+            own, linear = own + move, linear + jacobian @ move
+        rows = [row for row in problem.predictions(own) if row["predicted"] and row["source"].startswith(source)
+                and row["published"]["step_time_s"]]
+        errors = [100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1) for row in rows]
+        table.append({"source": source, "rows": len(rows), "errors_pct": errors,
+                      "mean_abs_pct": float(numpy.mean(numpy.abs(errors)))})
+    return table
 
 
 def set_half_widths(constants, rows, value):
@@ -196,12 +260,19 @@ def main():
     parser.add_argument("--out", default=OUT)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--leave-out", default="", help="start of a source whose rows are not used")
+    parser.add_argument("--start", default="", help="constants of an earlier fit to start from")
+    parser.add_argument("--leave-one-source-out", default="", metavar="JSON", help="write that study too")
     args = parser.parse_args()
     with open(args.priors, "rb") as file:
         priors = tomllib.load(file)
     with tempfile.TemporaryDirectory() as scratch:
-        constants, rows, ids, value = fit(args, priors, scratch)
-        set_half_widths(constants, rows, value)
+        problem = Problem(args, priors, scratch)
+        theta, value = fit(problem, args.rounds, start_of(problem, args.start))
+        constants = moved(priors, problem.found, theta)
+        set_half_widths(constants, problem.rows, value)
+        if args.leave_one_source_out:
+            with open(args.leave_one_source_out, "w") as file:
+                json.dump(leave_one_source_out(problem, theta, value), file, indent=1)
     note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
             "# data/published/training_cases.csv; do not edit by hand.\n")
     with open(args.out, "w") as file:
