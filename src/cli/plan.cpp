@@ -9,13 +9,16 @@
 
 #include "cli/commands.h"
 #include "cli/plan_commands.h"
+#include "cli/plan_gpu.h"
 #include "core/file.h"
+#include "plan/hardware/gpu_cluster.h"
 
 namespace tessera::cli {
 namespace {
 
 struct TrainOptions {
-  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json;
+  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, software;
+  double tokens = 0;
   int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
 };
@@ -76,7 +79,23 @@ void print_result(const plan::Request& request, const plan::SearchResult& result
   fmt::print(out, "{}\n{}", plan::table(request, result, top), plan::details(request, result.ranked.front()));
 }
 
+Status run_on_gpus(const TrainOptions& o) {
+  return plan_gpu_training({.model = o.model,
+                            .cluster = o.cluster,
+                            .layout = o.layout,
+                            .precision = o.precision,
+                            .software = o.software,
+                            .json = o.json,
+                            .gpus = o.gpus,
+                            .seq = o.seq,
+                            .batch = o.batch,
+                            .micro_batch = o.micro_batch,
+                            .top = o.top,
+                            .tokens = o.tokens});
+}
+
 Status run(const TrainOptions& options) {
+  if (plan::is_gpu_cluster(options.cluster)) return run_on_gpus(options);
   TESSERA_ASSIGN_OR_RETURN(plan::Request request, make_request(options));
   TESSERA_ASSIGN_OR_RETURN(plan::SearchResult result, plan::search(request));
   print_result(request, result, options.top, options.json == "-" ? stderr : stdout);
@@ -96,20 +115,25 @@ void add_plan_train(CLI::App& plan_command) {
       ->capture_default_str();
   command->add_option("--gpus,-n", options->gpus, "Devices, or processes of a CPU host")->required();
   command->add_option("--seq", options->seq, "Tokens of a sequence")->required();
-  command->add_option("--batch", options->batch, "Sequences of one step")->required();
+  command->add_option("--batch,--global-batch", options->batch, "Sequences of one step")->required();
   command->add_option("--micro-batch", options->micro_batch, "Sequences of a micro-batch (default: tried)");
   command->add_option("--layout", options->layout, "Only this layout, such as fsdp=2,tp=2");
-  command->add_option("--precision", options->precision, "auto, float32 or bf16")->capture_default_str();
+  command->add_option("--precision", options->precision, "auto, float32, bf16; on GPUs also fp8, mxfp8, nvfp4")
+      ->capture_default_str();
   command->add_option("--numerics", options->numerics, "exact or fast")->capture_default_str();
   command->add_option("--tp-blocks", options->tp_blocks, "Parts of every sum that tp may split");
   command->add_option("--seq-chunks", options->seq_chunks, "Parts of every sum over tokens");
   command->add_option("--threads", options->threads,
                       "Kernel threads of a process (default: cores / processes)");
+  command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)");
+  command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
   command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->footer(
       "Examples:\n"
       "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 64 --seq 8192 --batch 128\n"
+      "  tessera plan train --model llama-3.1-405b --cluster h100 --gpus 16384 --seq 8192 --batch 2048 \\\n"
+      "                     --tokens 15.6e12\n"
       "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
       "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
       "                     --layout fsdp=16,ep=8 --micro-batch 2");
@@ -118,13 +142,21 @@ void add_plan_train(CLI::App& plan_command) {
   });
 }
 
+// GPU clusters hide the first descriptions of the same hardware in the CPU planner's form.
+std::vector<std::string> all_clusters() {
+  std::vector<std::string> names = plan::gpu_cluster_names();
+  for (const std::string& name : plan::cluster_names())
+    if (!plan::is_gpu_cluster(name)) names.push_back(name);
+  return names;
+}
+
 }  // namespace
 
 void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand("plan", "Predict before renting: layouts, time, memory");
   command->require_subcommand(1);
   command->footer(fmt::format("Models: {}\nClusters: {}", fmt::join(plan::model_names(), ", "),
-                              fmt::join(plan::cluster_names(), ", ")));
+                              fmt::join(all_clusters(), ", ")));
   add_plan_train(*command);
   add_plan_serve(*command);
   add_plan_validate(*command);

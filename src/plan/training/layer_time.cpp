@@ -205,7 +205,7 @@ void LayerModel::add_recurrence(const Layer& layer, LayerTimes& times) const {
   double flops = tokens_ * mixing_flops_per_token(setup_.model, layer, setup_.work.seq, MaskFlops::credited) /
                  real(setup_.layout.tp);
   // Matrix form inside chunks of 128 costs about twice the recurrence and runs far below a large product.
-  double math = 2 * flops / (cluster_.device.peak_bf16 * 0.25);
+  double math = 2 * flops / (cluster_.device.peak_bf16 * 0.15);
   double seconds = kernels_.memory_s(elements * kActivationBytes * software_.pointwise, 6) + math;
   times.forward.attention += seconds;
   times.backward.attention += 2.5 * seconds;
@@ -339,7 +339,9 @@ void LayerModel::add_expert_parallel(const Layer& layer, LayerTimes& times) cons
 
 void LayerModel::add_host(const Layer& layer, LayerTimes& times) const {
   double graphs = setup_.options.cuda_graphs ? 0.3 : 1;
-  double seconds = software_.host_layer_s;
+  // Hybrid models list mixers and feed-forward parts as layers of their own: half of a block each.
+  bool half = layer.mixer.kind == MixerKind::none || layer.ffn.kind == FfnKind::none;
+  double seconds = software_.host_layer_s * (half ? 0.5 : 1);
   if (layer.ffn.kind == FfnKind::moe) seconds += software_.host_experts_s;
   if (is_8_bit_or_less(setup_.work.precision)) seconds *= software_.narrow_host;
   times.forward.host += graphs * seconds;

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Writes the training tables of docs/accuracy.md.
+
+    scripts/accuracy.py --tessera build/plan-only/tessera
+
+Runs `tessera plan validate --training data/published/training_cases.csv` and puts its summary between the
+markers of the page; leave-one-source-out comes from data/published/leave_one_source_out.json, which
+scripts/fit_training.py --leave-one-source-out writes.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PAGE = os.path.join(ROOT, "docs/accuracy.md")
+BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
+HEADER = ("| {} | rows | refused | mean % | median % | p90 % | max % | bias % | in 90 % interval |\n"
+          "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+
+
+def line(one, name):
+    if one["rows"] == 0:
+        return f"| {name} | 0 | {one['refused']} | | | | | | |\n"
+    return (f"| {name} | {one['rows']} | {one['refused']} | {one['mean_abs_pct']:.1f} | {one['median_abs_pct']:.1f} | "
+            f"{one['p90_abs_pct']:.1f} | {one['max_abs_pct']:.1f} | {one['bias_pct']:+.1f} | "
+            f"{one['coverage_pct']:.0f} % |\n")
+
+
+def table(summary, title, prefix):
+    rows = [one for one in summary if one["group"].startswith(prefix)]
+    rows.sort(key=lambda one: (one["rows"] == 0, one["group"]))
+    return HEADER.format(title) + "".join(line(one, one["group"][len(prefix):]) for one in rows)
+
+
+def overall(summary):
+    names = ["newest", "newest calibration", "newest test", "all", "calibration", "test", "set Korthikanti 8",
+             "set SimuMax 43"]
+    by_name = {one["group"]: one for one in summary}
+    return HEADER.format("group") + "".join(line(by_name[name], name) for name in names if name in by_name)
+
+
+def worst(rows, count=12):
+    found = []
+    for row in rows:
+        if row["predicted"] and row["published"]["step_time_s"]:
+            error = 100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1)
+            found.append((error, row))
+    found.sort(key=lambda one: -abs(one[0]))
+    text = "| row | error % | part | software |\n| --- | ---: | --- | --- |\n"
+    for error, row in found[:count]:
+        text += f"| {row['id']} | {error:+.1f} | {'calibration' if row['calibration'] else 'test'} | {row['software']} |\n"
+    return text
+
+
+def left_out():
+    path = os.path.join(ROOT, "data/published/leave_one_source_out.json")
+    if not os.path.exists(path):
+        return "Not run.\n"
+    with open(path) as file:
+        sources = json.load(file)
+    errors = [abs(error) for source in sources for error in source["errors_pct"]]
+    text = (f"{len(errors)} rows: mean {statistics.mean(errors):.1f} %, median {statistics.median(errors):.1f} %.\n\n"
+            "| source left out | rows | mean % |\n| --- | ---: | ---: |\n")
+    for source in sources:
+        text += f"| {source['source']} | {source['rows']} | {source['mean_abs_pct']:.1f} |\n"
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tessera", required=True)
+    parser.add_argument("--cases", default=os.path.join(ROOT, "data/published/training_cases.csv"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "out.json")
+        subprocess.run([args.tessera, "plan", "validate", "--training", args.cases, "--summary", "--json", out],
+                       check=True, stdout=subprocess.DEVNULL)
+        with open(out) as file:
+            result = json.load(file)
+    summary = [one for one in result["summary"] if one["metric"] == "step_time_s"]
+    text = "\n".join(["### Over all\n", overall(summary), "### By device\n", table(summary, "device", "gpu "),
+                      "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
+                      worst(result["rows"]), "### Leave one source out\n", left_out()])
+    with open(PAGE) as file:
+        page = file.read()
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    with open(PAGE, "w") as file:
+        file.write(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

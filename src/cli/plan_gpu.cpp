@@ -1,0 +1,89 @@
+#include "cli/plan_gpu.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "core/file.h"
+#include "plan/catalogue.h"
+#include "plan/training/gpu_report.h"
+
+namespace tessera::cli {
+namespace {
+
+Result<plan::TrainingPrecision> precision_of(const GpuTrainOptions& options) {
+  if (options.precision == "auto") return plan::TrainingPrecision::bf16;
+  return plan::parse_training_precision(options.precision);
+}
+
+// What NVIDIA's current recipes do: flash attention, gradients added in 16 bits, collectives beside
+// computation.
+plan::TrainingOptions current_options(const plan::SoftwareGeneration& software, const plan::Device& device) {
+  plan::TrainingOptions options;
+  options.software = software.name;
+  options.release_year = software.year;
+  options.gradient_bytes = software.year > 2024 ? 2 : 4;
+  options.fused_loss = software.year > 2024;
+  options.overlap_ep = software.year > 2026.4 && device.generation.starts_with("blackwell");
+  return options;
+}
+
+// Degrees that the user left out are filled with data parallelism.
+Result<plan::TrainingLayout> layout_of(const GpuTrainOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(plan::TrainingLayout layout, plan::parse_training_layout(options.layout));
+  bool given = options.layout.find("dp=") != std::string::npos;
+  int64_t inner = layout.tp * layout.pp * layout.cp * layout.fsdp;
+  if (!given && options.gpus % inner == 0) layout.dp = options.gpus / inner;
+  if (layout.fsdp > 1 && options.layout.find("sharding=") == std::string::npos)
+    layout.sharding = plan::Sharding::parameters;
+  if (layout.tp > 1 && options.layout.find("sp=") == std::string::npos) layout.sequence_parallel = true;
+  if (layout.ep > 1 && options.layout.find("etp=") == std::string::npos) layout.etp = 1;
+  if (options.micro_batch > 0) layout.micro_batch = options.micro_batch;
+  return layout;
+}
+
+Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
+  plan::GpuPlanRequest request;
+  TESSERA_ASSIGN_OR_RETURN(request.model, plan::find_model(options.model));
+  TESSERA_ASSIGN_OR_RETURN(request.cluster, plan::load_gpu_cluster(options.cluster));
+  request.cluster = plan::for_training(std::move(request.cluster));
+  request.software = plan::newest_software();
+  if (!options.software.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(request.software, plan::software_by_name(options.software));
+  }
+  TESSERA_ASSIGN_OR_RETURN(request.work.precision, precision_of(options));
+  request.work.seq = options.seq, request.work.global_batch = options.batch;
+  request.options = current_options(request.software, request.cluster.device);
+  request.gpus = options.gpus, request.tokens = options.tokens;
+  request.micro_batch = options.micro_batch, request.top = options.top;
+  if (options.layout.empty()) return request;
+  TESSERA_ASSIGN_OR_RETURN(request.layout, layout_of(options));
+  return request;
+}
+
+void print(const plan::GpuPlanRequest& request, const plan::GpuPlan& plan, FILE* out) {
+  if (!plan.ranked.empty()) {
+    fmt::print(out, "{}{}", plan::gpu_table(request, plan), plan::gpu_details(request, plan.ranked.front()));
+    return;
+  }
+  fmt::print(out, "nothing fits {} x {}:\n", request.gpus, request.cluster.name);
+  for (const auto& reason : plan.infeasible)
+    fmt::print(out, "  {}: needed {:.4g}, available {:.4g} {}\n", reason.constraint, reason.needed,
+               reason.available, reason.unit);
+}
+
+}  // namespace
+
+Status plan_gpu_training(const GpuTrainOptions& options) {
+  TESSERA_ASSIGN_OR_RETURN(plan::GpuPlanRequest request, make_request(options));
+  TESSERA_ASSIGN_OR_RETURN(plan::GpuPlan plan, plan::plan_training(request));
+  print(request, plan, options.json == "-" ? stderr : stdout);
+  if (plan.ranked.empty()) exit_status = 1;
+  if (options.json.empty()) return {};
+  std::string text = plan::gpu_json(request, plan).dump(2) + "\n";
+  if (options.json != "-") return write_file_atomically(options.json, text);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return {};
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,168 @@
+#include "plan/training/gpu_report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "plan/report.h"
+
+namespace tessera::plan {
+namespace {
+
+using nlohmann::json;
+
+double gib(double bytes) {
+  return bytes / (1 << 30);
+}
+
+struct Part {
+  const char* name;
+  double TrainingBreakdown::*seconds;
+};
+constexpr Part kParts[] = {
+    {"compute", &TrainingBreakdown::compute}, {"tp", &TrainingBreakdown::tp},
+    {"cp", &TrainingBreakdown::cp},           {"ep", &TrainingBreakdown::ep},
+    {"pp", &TrainingBreakdown::pp},           {"dp", &TrainingBreakdown::dp},
+    {"bubble", &TrainingBreakdown::bubble},   {"optimizer", &TrainingBreakdown::optimizer},
+    {"host", &TrainingBreakdown::host}};
+
+// The part whose seconds grew most against the best layout.
+std::string why_slower(const TrainingStep& loser, const TrainingStep& winner) {
+  const Part* most = &kParts[0];
+  double growth = 0;
+  for (const Part& part : kParts) {
+    double more = loser.breakdown.*part.seconds - winner.breakdown.*part.seconds;
+    if (more > growth) most = &part, growth = more;
+  }
+  return growth > 0 ? fmt::format("+{} {}", seconds_text(growth), most->name) : "";
+}
+
+json layout_json(const GpuPrediction& one) {
+  const TrainingLayout& layout = one.setup.layout;
+  std::string order;
+  for (Axis axis : layout.order) order += (order.empty() ? "" : ",") + std::string(to_string(axis));
+  return {{"dp", layout.dp},
+          {"fsdp", layout.fsdp},
+          {"tp", layout.tp},
+          {"pp", layout.pp},
+          {"cp", layout.cp},
+          {"ep", layout.ep},
+          {"order", order},
+          {"schedule", to_string(layout.schedule)},
+          {"virtual_stages", layout.virtual_stages},
+          {"micro_batch", layout.micro_batch},
+          {"recompute", to_string(layout.recompute)},
+          {"sharding", to_string(layout.sharding)},
+          {"sequence_parallel", layout.sequence_parallel},
+          {"precision", to_string(one.setup.work.precision)},
+          {"text", to_string(layout)}};
+}
+
+json provenance_json(const GpuPlanRequest& request) {
+  json list = json::array();
+  for (const auto& [key, source] : request.cluster.source)
+    list.push_back({{"figure", key}, {"source", source}});
+  list.push_back({{"figure", "kernel, link and software constants"},
+                  {"source", "fitted on the calibration part of data/published/training_cases.csv"}});
+  list.push_back({{"figure", "software generation"}, {"source", request.software.name}});
+  return list;
+}
+
+json memory_json(const GpuPrediction& one) {
+  json stages = json::array();
+  for (const TrainingMemory& stage : one.memory) stages.push_back(gib(stage.device));
+  return {{"peak", gib(one.peak_bytes)}, {"by_stage", stages}};
+}
+
+json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
+  json breakdown;
+  for (const Part& part : kParts) breakdown[part.name] = one.step.breakdown.*part.seconds;
+  bool run = request.tokens > 0;
+  auto of_run = [&](double value) { return run ? json(value) : json(nullptr); };
+  return {{"layout", layout_json(one)},
+          {"step_time_s", one.step.seconds},
+          {"step_time_s_low", one.step.low},
+          {"step_time_s_high", one.step.high},
+          {"tokens_per_s_per_gpu", one.step.tokens_per_s_per_device},
+          {"tflops_per_gpu", one.step.tflops_per_device},
+          {"mfu", one.step.mfu},
+          {"memory_gib", memory_json(one)},
+          {"fits", one.fits},
+          {"goodput", one.goodput.share},
+          {"checkpoint_interval_s", one.goodput.interval_s},
+          {"interruptions_per_day", one.goodput.interruptions_per_day},
+          {"time_to_train_h", of_run(one.cost.hours)},
+          {"cost_usd", of_run(one.cost.usd)},
+          {"cost_usd_low", of_run(one.cost.usd_low)},
+          {"cost_usd_high", of_run(one.cost.usd_high)},
+          {"energy_mwh", of_run(one.cost.energy_mwh)},
+          {"co2_t", of_run(one.cost.co2_t)},
+          {"mean_mw", one.cost.mean_mw},
+          {"peak_mw", one.cost.peak_mw},
+          {"breakdown", breakdown},
+          {"bound_by", bound_by(one.step)},
+          {"provenance", provenance_json(request)}};
+}
+
+}  // namespace
+
+std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
+  std::string text =
+      fmt::format("{} on {} x {}, {} of {} layouts timed in {}\n", request.model.name, request.gpus,
+                  request.cluster.name, plan.evaluated, plan.space, seconds_text(plan.seconds));
+  text += fmt::format("{:>3} {:>10} {:>9} {:>6} {:>9}  {:30} {}\n", "", "step", "tok/s/GPU", "MFU", "memory",
+                      "bound by", "layout");
+  for (size_t i = 0; i < plan.ranked.size(); ++i) {
+    const GpuPrediction& one = plan.ranked[i];
+    std::string note = i == 0 ? "" : "  " + why_slower(one.step, plan.ranked[0].step);
+    text += fmt::format("{:3} {:>10} {:9.0f} {:5.1f}% {:5.1f} GiB  {:30} {}{}\n", i + 1,
+                        seconds_text(one.step.seconds), one.step.tokens_per_s_per_device, 100 * one.step.mfu,
+                        gib(one.peak_bytes), bound_by(one.step), to_string(one.setup.layout), note);
+  }
+  return text;
+}
+
+std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best) {
+  const TrainingStep& step = best.step;
+  std::string text = fmt::format("\nbest: {}\n", to_string(best.setup.layout));
+  text += fmt::format("  step {} ({} to {}, 90 %), {:.0f} TFLOP/s per device, software {}\n",
+                      seconds_text(step.seconds), seconds_text(step.low), seconds_text(step.high),
+                      step.tflops_per_device, request.software.name);
+  text += " ";
+  for (const Part& part : kParts)
+    text += fmt::format(" {} {:.1f}%", part.name, 100 * step.breakdown.*part.seconds / step.seconds);
+  const TrainingMemory& full = fullest(best.memory);
+  text += fmt::format(
+      "\n  memory of the fullest device {:.1f} of {:.1f} GiB: parameters {:.1f}, gradients {:.1f}, optimizer "
+      "{:.1f}, "
+      "activations {:.1f}, other {:.1f}\n",
+      gib(full.device), gib(request.cluster.device.memory_bytes), gib(full.parameters), gib(full.gradients),
+      gib(full.optimizer), gib(full.activations),
+      gib(full.device - full.parameters - full.gradients - full.optimizer - full.activations));
+  text += fmt::format("  goodput {:.1f} %: {:.2f} interruptions a day, a checkpoint every {}\n",
+                      100 * best.goodput.share, best.goodput.interruptions_per_day,
+                      seconds_text(best.goodput.interval_s));
+  if (request.tokens <= 0) return text;
+  const RunCost& cost = best.cost;
+  text += fmt::format(
+      "  run: {:.1f} days, {:.3g} USD ({:.3g} to {:.3g}), {:.3g} MWh, {:.3g} t CO2e, {:.3g} MW\n",
+      cost.hours / 24, cost.usd, cost.usd_low, cost.usd_high, cost.energy_mwh, cost.co2_t, cost.mean_mw);
+  return text;
+}
+
+json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan) {
+  json out;
+  out["results"] = json::array();
+  for (const GpuPrediction& one : plan.ranked) out["results"].push_back(result_json(request, one));
+  if (plan.ranked.empty()) {
+    out["infeasible"] = json::array();
+    for (const GpuInfeasible& reason : plan.infeasible)
+      out["infeasible"].push_back({{"constraint", reason.constraint},
+                                   {"needed", reason.needed},
+                                   {"available", reason.available},
+                                   {"unit", reason.unit}});
+  }
+  out["search"] = {
+      {"space", plan.space}, {"evaluated", plan.evaluated}, {"pruned", plan.pruned}, {"seconds", plan.seconds}};
+  return out;
+}
+
+}  // namespace tessera::plan

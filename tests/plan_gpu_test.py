@@ -1,0 +1,92 @@
+"""Planning on GPU clusters through the command line: published runs, rankings, money, refusals."""
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def validation(root, run_tessera):
+    run = run_tessera("plan", "validate", "--training", root / "data/published/training_cases.csv", "--summary",
+                      "--json", "-")
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def group(validation, name, metric="step_time_s"):
+    return next(one for one in validation["summary"] if one["group"] == name and one["metric"] == metric)
+
+
+def test_every_row_is_predicted_or_refused_with_a_reason(validation):
+    assert len(validation["rows"]) == 442
+    for row in validation["rows"]:
+        assert (row["predicted"] is None) == bool(row["refused"]), row["id"]
+
+
+def test_step_times_of_published_runs_are_within_the_stated_errors(validation):
+    everything, unseen = group(validation, "newest"), group(validation, "newest test")
+    assert everything["rows"] > 300
+    assert everything["mean_abs_pct"] <= 8 and abs(everything["bias_pct"]) <= 2
+    assert unseen["mean_abs_pct"] <= 8
+    assert 85 <= unseen["coverage_pct"] <= 95
+
+
+def test_korthikanti_and_simumax_points(validation):
+    korthikanti, simumax = group(validation, "set Korthikanti 8"), group(validation, "set SimuMax 43")
+    assert korthikanti["rows"] == 8 and korthikanti["mean_abs_pct"] <= 3 and korthikanti["max_abs_pct"] <= 7
+    assert simumax["rows"] == 43 and simumax["mean_abs_pct"] <= 5 and simumax["max_abs_pct"] <= 10
+
+
+def test_changed_figures_change_the_errors_and_nothing_else(root, run_tessera, tmp_path, validation):
+    """Published step times are no input: with other figures predictions stay and errors move."""
+    text = (root / "data/published/training_cases.csv").read_text()
+    assert "seqsel-22b-full" in text and ",1.42,721.1," in text
+    path = tmp_path / "cases.csv"
+    path.write_text(text.replace(",1.42,721.1,", ",14.2,721.1,"))
+    changed = json.loads(run_tessera("plan", "validate", "--training", path, "--summary", "--json", "-").stdout)
+    for before, after in zip(validation["rows"], changed["rows"]):
+        assert before["predicted"] == after["predicted"]
+    assert group(changed, "set Korthikanti 8")["max_abs_pct"] > 80
+
+
+def test_a_file_that_is_no_table_gives_one_readable_line(run_tessera, tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("id,source\n1,2\n")
+    run = run_tessera("plan", "validate", "--training", path)
+    assert run.returncode != 0 and "column" in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_llama_3_run_comes_out_as_published(run_tessera):
+    """Meta: 30.84 M H100 hours for 15.6 T tokens, 41 % MFU on 16,384 devices at 8,192 tokens."""
+    run = run_tessera("plan", "train", "--model", "llama-3.1-405b", "--cluster", "h100", "--gpus", 16384, "--seq", 8192,
+                      "--batch", 2048, "--tokens", "15.6e12", "--software", "nemo-24.07", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    best = json.loads(run.stdout)["results"][0]
+    assert best["time_to_train_h"] * 16384 == pytest.approx(30.84e6, rel=0.15)
+    assert best["mfu"] == pytest.approx(0.41, abs=0.05)
+    assert best["goodput"] == pytest.approx(0.9, abs=0.03)
+    assert sum(best["breakdown"].values()) == pytest.approx(best["step_time_s"], rel=1e-6)
+    assert best["step_time_s_low"] < best["step_time_s"] < best["step_time_s_high"]
+
+
+def test_what_does_not_fit_says_by_how_much(run_tessera):
+    run = run_tessera("plan", "train", "--model", "llama-3.1-405b", "--cluster", "h100", "--gpus", 8, "--seq", 8192,
+                      "--batch", 8, "--json", "-")
+    assert run.returncode == 1
+    answer = json.loads(run.stdout)
+    assert answer["results"] == []
+    assert answer["infeasible"][0]["needed"] > answer["infeasible"][0]["available"] > 79
+
+
+def test_rankings_are_in_order_and_fit(run_tessera):
+    run = run_tessera("plan", "train", "--model", "qwen3-235b-a22b", "--cluster", "h200", "--gpus", 256, "--seq", 4096,
+                      "--batch", 2048, "--json", "-")
+    results = json.loads(run.stdout)["results"]
+    times = [one["step_time_s"] for one in results]
+    assert times == sorted(times) and len(times) > 3
+    assert all(one["fits"] and one["memory_gib"]["peak"] <= 141e9 / 2**30 for one in results)
+
+
+def test_contradictory_layout_names_both_figures(run_tessera):
+    run = run_tessera("plan", "train", "--model", "llama-3.1-8b", "--cluster", "h100", "--gpus", 16, "--seq", 4096,
+                      "--batch", 16, "--layout", "dp=3,tp=2")
+    assert run.returncode != 0 and "6" in run.stderr and "16" in run.stderr
