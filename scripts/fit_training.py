@@ -228,7 +228,7 @@ def leave_one_source_out(problem, theta):
     everything = problem.weights
     for source in sorted({row["source"][:60] for row in problem.rows}):
         problem.weights = everything * [not row["source"].startswith(source) for row in problem.rows]
-        own, _ = fit(problem, 4, theta)
+        own, _ = fit(problem, 2, theta)
         rows = [row for row in problem.predictions(own) if row["predicted"] and row["source"].startswith(source)
                 and row["published"]["step_time_s"]]
         errors = [100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1) for row in rows]

@@ -28,7 +28,8 @@ MathFormat format_of(TrainingPrecision precision) {
   return MathFormat::bf16;
 }
 
-constexpr double kActivationBytes = 2;
+constexpr double kActivationBytes = 2, kFloatBytes = 4;
+constexpr double kScanPasses = 2;
 
 bool is_sequence_mixer(const Mixer& mixer) {
   return mixer.kind == MixerKind::attention || mixer.kind == MixerKind::mla ||
@@ -196,7 +197,8 @@ void LayerModel::add_plain_attention(const Layer& layer, LayerTimes& times) cons
   times.backward.attention += 2 * product + kernels_.memory_s(scores * backward_bytes, 2);
 }
 
-// Chunked scans read inputs and states a few times and multiply little: bound by memory.
+// A convolution, a step size and a chunked scan in four kernels (chunk sums, chunk states, their passing, the
+// scan): inputs and states pass through memory in float32 between them.
 void LayerModel::add_recurrence(const Layer& layer, LayerTimes& times) const {
   const Mixer& mixer = layer.mixer;
   double channels = real(mixer.heads * mixer.v_head_dim);
@@ -205,8 +207,8 @@ void LayerModel::add_recurrence(const Layer& layer, LayerTimes& times) const {
   double flops = tokens_ * mixing_flops_per_token(setup_.model, layer, setup_.work.seq, MaskFlops::credited) /
                  real(setup_.layout.tp);
   // Matrix form inside chunks of 128 costs about twice the recurrence and runs far below a large product.
-  double math = 2 * flops / (cluster_.device.peak_bf16 * 0.15);
-  double seconds = kernels_.memory_s(elements * kActivationBytes * software_.pointwise, 6) + math;
+  double math = 2 * flops / (cluster_.device.peak_bf16 * 0.1);
+  double seconds = kernels_.memory_s(elements * kFloatBytes * kScanPasses * software_.pointwise, 6) + math;
   times.forward.attention += seconds;
   times.backward.attention += 2.5 * seconds;
 }
@@ -228,6 +230,9 @@ void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
   double own_tokens = layout.sequence_parallel ? tokens_ / tp : tokens_;
   double bytes = own_tokens * hidden * kActivationBytes * 4 * real(layer.norms);
   if (setup_.options.dropout) bytes += own_tokens * hidden * 2 * 3;
+  // Hyper-connections read and write every residual stream around both parts of a block.
+  if (layer.residual_streams > 1)
+    bytes += own_tokens * hidden * kActivationBytes * 4 * real(layer.residual_streams);
   double kernels = 2 * real(layer.norms);
   const Mixer& mixer = layer.mixer;
   if (is_sequence_mixer(mixer)) {
@@ -243,6 +248,9 @@ void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
     double latent = real(ffn.expert_hidden > 0 ? ffn.expert_hidden : setup_.model.hidden);
     bytes += rows * real(ffn.expert_width) * kActivationBytes * streams;
     bytes += rows * latent * kActivationBytes * 5;
+    // Biases of experts are passes of their own: grouped products have no epilogue for them.
+    if (ffn.biases)
+      bytes += rows * (real(ffn.expert_width) * (ffn.gated ? 2 : 1) + latent) * kActivationBytes * 2;
     bytes += tokens_ / tp * real(ffn.experts) * 4 * 4;
     bytes += tokens_ * real(ffn.shared_width) / tp * kActivationBytes * streams;
     kernels += 12;
@@ -254,7 +262,7 @@ void LayerModel::add_pointwise(const Layer& layer, LayerTimes& times) const {
 // Products in 8 or 4 bits read 16-bit tensors and write them quantised in both orders. A scale from the tensor
 // itself needs a pass before; NVFP4 turns blocks by a Hadamard matrix on the way.
 double cast_read_bytes(const TrainingSetup& setup) {
-  if (setup.work.precision == TrainingPrecision::nvfp4) return 6;
+  if (setup.work.precision == TrainingPrecision::nvfp4) return 4;
   bool delayed = setup.options.release_year < 2025;
   return setup.work.precision == TrainingPrecision::fp8 && !delayed ? 4 : 2;
 }
