@@ -108,7 +108,7 @@ std::string search_page(const SearchRequest& request, const SearchOutcome& outco
   page += fmt::format(
       "<h1>{}</h1><p>{} {}; {:.0f} tokens in, {:.0f} out; {} deployments, {} points evaluated in {:.2f} s. "
       "Means of a closed "
-      "form; typical errors stand in docs/accuracy.md.</p>\n",
+      "form; typical errors stand in docs/accuracy_serving.md.</p>\n",
       escape(title), escape(request.engine.name), escape(request.engine.version), request.traffic.input_tokens,
       request.traffic.output_tokens, outcome.space, outcome.points, outcome.seconds);
   page += section("Throughput against speed for a user", "Every deployment at every load, and the front.",
