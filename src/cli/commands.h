@@ -31,6 +31,7 @@ void add_drill(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_launch(CLI::App& app);
+void add_recsys_train(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_train(CLI::App& app);
 void add_verify(CLI::App& app);

@@ -73,6 +73,7 @@ int main(int argc, char** argv) {
   add_eval(app);
   add_generate(app);
   add_serve(app);
+  add_recsys_train(app);
 #endif
   if (refuse_unknown_subcommand(app, argc, argv)) return exit_status;
   try {

@@ -1,0 +1,184 @@
+// tessera recsys train: a click model with its embedding store.
+#include <ATen/Parallel.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/commands.h"
+#include "cli/recsys_parent.h"
+#include "cli/result_output.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "recsys_train/record.h"
+#include "recsys_train/run.h"
+
+namespace tessera::cli {
+namespace {
+
+using namespace recsys_train;
+using nlohmann::json;
+
+struct Arguments {
+  std::string config, json;
+  std::vector<std::string> overrides;
+  bool explain = false;
+};
+
+json number(double value) {
+  return std::isfinite(value) ? json(value) : json();
+}
+
+json to_json(const GroupResult& group) {
+  int64_t lookups = 0, sum = 0;
+  for (size_t k = 0; k < group.staleness.size(); ++k) {
+    lookups += group.staleness[k];
+    sum += static_cast<int64_t>(k) * group.staleness[k];
+  }
+  return {
+      {"name", group.name},
+      {"rows", group.rows.rows},
+      {"bytes", group.rows.bytes},
+      {"absent_gradients", group.rows.absent_gradients},
+      {"staleness_bound", group.staleness_bound},
+      {"staleness_mean", lookups > 0 ? json(static_cast<double>(sum) / static_cast<double>(lookups)) : json()},
+      {"staleness_max", static_cast<int64_t>(group.staleness.size()) - 1},
+      {"staleness_histogram", group.staleness}};
+}
+
+json to_json(const RunConfig& run, const RunResult& result) {
+  json epochs = json::array(), groups = json::array();
+  for (const Quality& quality : result.tests)
+    epochs.push_back({{"test_auc", number(quality.auc)}, {"test_log_loss", number(quality.log_loss)}});
+  for (const GroupResult& group : result.groups) groups.push_back(to_json(group));
+  Quality test = result.test();
+  return {{"test_auc", number(test.auc)},
+          {"test_log_loss", number(test.log_loss)},
+          {"test_normalised_entropy", number(test.normalised_entropy)},
+          {"test_calibration", number(test.calibration)},
+          {"test_rows", test.rows},
+          {"best_auc", result.best_auc > 0 ? json(result.best_auc) : json()},
+          {"train_loss", number(result.mean_loss)},
+          {"mode", to_string(run.trainer.mode)},
+          {"steps", result.steps},
+          {"samples", result.rows},
+          {"seconds", result.train_s},
+          {"samples_per_s", number(static_cast<double>(result.rows) / result.train_s)},
+          {"wait_s", result.wait_s},
+          {"dense_s", result.dense_s},
+          {"reduce_s", result.reduce_s},
+          {"epochs", epochs},
+          {"groups", groups}};
+}
+
+std::string quality_text(const Quality& quality) {
+  return fmt::format("test AUC {:.4f}, log loss {:.4f}, NE {:.4f}, calibration {:.3f}", quality.auc,
+                     quality.log_loss, quality.normalised_entropy, quality.calibration);
+}
+
+// Progress on the terminal (mean loss of the last steps and the rate) and the record in the run directory.
+class Reporter {
+ public:
+  Reporter(std::FILE* out, std::unique_ptr<RunRecord> record) : out_(out), record_(std::move(record)) {}
+  RunCallbacks callbacks() {
+    RunCallbacks callbacks;
+    callbacks.on_start = [this](int64_t rows) {
+      progress_.emplace(
+          Progress::Options{.label = "train", .unit = "samples", .total = rows, .line_interval_s = 2});
+    };
+    callbacks.on_step = [this](const StepReport& step) {
+      rows_ += step.rows;
+      loss_ = loss_ == 0 ? step.loss : 0.98 * loss_ + 0.02 * step.loss;
+      progress_->update(rows_, fmt::format("loss {:.4f}", loss_));
+      if (record_) keep(record_->step(step));
+    };
+    callbacks.on_test = [this](int64_t epoch, int64_t step, const Quality& quality) {
+      if (record_) keep(record_->test(step, quality));
+      fmt::print(out_, "epoch {}: {}\n", epoch + 1, quality_text(quality));
+      std::fflush(out_);
+    };
+    return callbacks;
+  }
+  void finish(const std::string& error) {
+    if (progress_ && error.empty()) progress_->finish();
+    if (record_) keep(record_->finish(error));
+  }
+
+ private:
+  // A record that cannot be written must not end the training it records.
+  void keep(const Status& status) {
+    if (status.ok() || warned_) return;
+    warned_ = true;
+    log(LogLevel::warn, "the run's record is incomplete: {}", status.error().message);
+  }
+
+  std::FILE* out_;
+  std::unique_ptr<RunRecord> record_;
+  bool warned_ = false;
+  std::optional<Progress> progress_;
+  int64_t rows_ = 0;
+  double loss_ = 0;
+};
+
+void print_result(std::FILE* out, const RunResult& result) {
+  fmt::print(out,
+             "{} samples in {}: {} samples/s; the dense step took {:.0f} % of the time and waited {:.0f} %\n",
+             result.rows, human_duration(result.train_s),
+             human_count(static_cast<double>(result.rows) / result.train_s),
+             100 * result.dense_s / result.train_s, 100 * result.wait_s / result.train_s);
+  for (const GroupResult& group : result.groups) {
+    json figures = to_json(group);
+    fmt::print(out, "rows of {}: {} in {}; staleness mean {:.2f}, largest {}, bound {}\n", group.name,
+               group.rows.rows, human_count(static_cast<double>(group.rows.bytes), "B"),
+               figures["staleness_mean"].get<double>(), figures["staleness_max"].get<int64_t>(),
+               group.staleness_bound);
+  }
+  if (result.best_auc > 0) fmt::print(out, "best AUC there is for these rows: {:.4f}\n", result.best_auc);
+}
+
+Status run_train(const Arguments& arguments) {
+  std::string explained;
+  TESSERA_ASSIGN_OR_RETURN(RunConfig run, load_run_config(arguments.config, arguments.overrides, &explained));
+  if (arguments.explain) return std::fputs(explained.c_str(), stdout), Status();
+  if (run.threads > 0) at::set_num_threads(static_cast<int>(run.threads));
+  TESSERA_ASSIGN_OR_RETURN(auto setup, set_up(run));
+  std::FILE* out = text_output(arguments.json);
+  std::unique_ptr<RunRecord> record;
+  if (!run.run_dir.empty()) {
+    std::string command = fmt::format("tessera recsys train --config {} {}", arguments.config,
+                                      fmt::join(arguments.overrides, " "));
+    TESSERA_ASSIGN_OR_RETURN(record, RunRecord::open(run.run_dir, command, explained));
+  }
+  Reporter reporter(out, std::move(record));
+  auto result = train(run, *setup, reporter.callbacks());
+  reporter.finish(result.ok() ? "" : result.error().message);
+  if (!result) return result.error();
+  print_result(out, *result);
+  return write_json(arguments.json, to_json(run, *result));
+}
+
+}  // namespace
+
+void add_recsys_train(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = recsys_parent(app).add_subcommand(
+      "train", "Train a click model: embeddings asynchronous within a bound, dense layers synchronous");
+  command->add_option("--config", arguments->config, "TOML file of the run")->required();
+  command->add_flag("--explain", arguments->explain, "Print every value and where it came from, then stop");
+  command->add_option("--json", arguments->json, "Write the result as JSON; - for standard output");
+  command->add_option("overrides", arguments->overrides, "key=value of the configuration");
+  command->footer(
+      "Examples:\n"
+      "  tessera recsys train --config examples/recsys/adult.toml data.path=data/adult\n"
+      "  tessera recsys train --config examples/recsys/adult.toml data.path=data/adult train.mode=sync --json "
+      "-\n"
+      "  tessera recsys train --config examples/recsys/synthetic.toml model.kind=dcnv2 train.staleness=50");
+  command->callback([arguments] {
+    if (Status status = run_train(*arguments); !status.ok()) report_error(status.error());
+  });
+}
+
+}  // namespace tessera::cli

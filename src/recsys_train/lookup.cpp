@@ -1,0 +1,169 @@
+#include "recsys_train/lookup.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/nearest.h"
+
+namespace tessera::recsys_train {
+namespace {
+
+// Factor of the sum over `count` rows.
+float factor(Pooling pooling, size_t count) {
+  if (pooling == Pooling::sum || count <= 1) return 1;
+  auto n = static_cast<double>(count);
+  return static_cast<float>(1 / (pooling == Pooling::mean ? n : std::sqrt(n)));
+}
+
+std::pair<size_t, size_t> range_of(const std::vector<int64_t>& offsets, size_t row) {
+  if (offsets.empty()) return {row, row + 1};
+  return {static_cast<size_t>(offsets[row]), static_cast<size_t>(offsets[row + 1])};
+}
+
+// out[i * stride ...] for every batch row i: the pooled rows of one slot.
+void pool_slot(const std::vector<int32_t>& positions, const std::vector<int64_t>& offsets, Pooling pooling,
+               const float* rows, size_t dim, size_t batch_rows, float* out, size_t stride) {
+  for (size_t i = 0; i < batch_rows; ++i, out += stride) {
+    auto [first, last] = range_of(offsets, i);
+    if (first == last) {
+      std::fill_n(out, dim, 0.f);
+      continue;
+    }
+    std::copy_n(rows + static_cast<size_t>(positions[first]) * dim, dim, out);
+    if (last - first == 1) continue;
+    for (size_t k = first + 1; k < last; ++k) {
+      const float* row = rows + static_cast<size_t>(positions[k]) * dim;
+      for (size_t d = 0; d < dim; ++d) out[d] += row[d];
+    }
+    if (float scale = factor(pooling, last - first); scale != 1)
+      for (size_t d = 0; d < dim; ++d) out[d] *= scale;
+  }
+}
+
+void unpool_slot(const std::vector<int32_t>& positions, const std::vector<int64_t>& offsets, Pooling pooling,
+                 const float* gradient, size_t stride, size_t dim, size_t batch_rows, float* sums) {
+  for (size_t i = 0; i < batch_rows; ++i, gradient += stride) {
+    auto [first, last] = range_of(offsets, i);
+    float scale = factor(pooling, last - first);
+    for (size_t k = first; k < last; ++k) {
+      float* sum = sums + static_cast<size_t>(positions[k]) * dim;
+      for (size_t d = 0; d < dim; ++d) sum[d] += scale * gradient[d];
+    }
+  }
+}
+
+}  // namespace
+
+Result<Pooling> parse_pooling(std::string_view text) {
+  if (text == "sum") return Pooling::sum;
+  if (text == "mean") return Pooling::mean;
+  if (text == "sqrt-n") return Pooling::sqrt_n;
+  return invalid("pooling: got '{}', expected sum, mean or sqrt-n{}", text,
+                 did_you_mean(text, {"sum", "mean", "sqrt-n"}));
+}
+
+const char* to_string(Pooling pooling) {
+  return pooling == Pooling::sum ? "sum" : pooling == Pooling::mean ? "mean" : "sqrt-n";
+}
+
+void Deduplicator::clear(Table& table, size_t ids) {
+  size_t size = std::bit_ceil(std::max<size_t>(64, 2 * ids));
+  if (table.places.size() < size) {
+    table.keys.resize(size);
+    table.places.assign(size, -1);
+  } else {
+    for (size_t at : table.used) table.places[at] = -1;
+  }
+  table.used.clear();
+}
+
+int32_t Deduplicator::place_of(Table& table, uint64_t key, std::vector<uint64_t>& keys) {
+  const size_t mask = table.places.size() - 1;
+  for (size_t at = (key * 0x9e3779b97f4a7c15ULL) >> 20 & mask;; at = (at + 1) & mask) {
+    if (table.places[at] < 0) {
+      table.keys[at] = key;
+      table.places[at] = static_cast<int32_t>(keys.size());
+      table.used.push_back(at);
+      keys.push_back(key);
+      return table.places[at];
+    }
+    if (table.keys[at] == key) return table.places[at];
+  }
+}
+
+void Deduplicator::run(const recsys_data::Batch& batch, Lookup& lookup) {
+  TESSERA_REQUIRE(batch.slots.size() == plan_.slots.size(), "{} slots in the batch, {} in the plan",
+                  batch.slots.size(), plan_.slots.size());
+  const auto groups = static_cast<size_t>(plan_.num_groups);
+  tables_.resize(groups);
+  lookup.batch_rows = batch.rows;
+  lookup.groups.resize(groups);
+  lookup.positions.resize(plan_.slots.size());
+  lookup.offsets.resize(plan_.slots.size());
+  std::vector<size_t> ids(groups);
+  for (size_t s = 0; s < plan_.slots.size(); ++s)
+    ids[static_cast<size_t>(plan_.slots[s].group)] += batch.slots[s].ids.size();
+  for (size_t g = 0; g < groups; ++g) {
+    clear(tables_[g], ids[g]);
+    lookup.groups[g].keys.clear();
+  }
+  for (size_t s = 0; s < plan_.slots.size(); ++s) {
+    auto g = static_cast<size_t>(plan_.slots[s].group);
+    auto& positions = lookup.positions[s];
+    positions.resize(batch.slots[s].ids.size());
+    for (size_t i = 0; i < positions.size(); ++i)
+      positions[i] = place_of(tables_[g], key_of(s, batch.slots[s].ids[i]), lookup.groups[g].keys);
+    lookup.offsets[s] = batch.slots[s].offsets;
+  }
+}
+
+Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, recsys::Access access,
+             Lookup& lookup) {
+  GroupRows& rows = lookup.groups[static_cast<size_t>(group)];
+  rows.rows.resize(rows.keys.size() * static_cast<size_t>(plan.dim));
+  TESSERA_RETURN_IF_ERROR(servers.get(plan.store_group(group), rows.keys, rows.rows, access));
+  if (!plan.wide) return {};
+  rows.wide.resize(rows.keys.size());
+  return servers.get(plan.store_group(group) + 1, rows.keys, rows.wide, access);
+}
+
+void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled, std::span<float> wide) {
+  const auto dim = static_cast<size_t>(plan.dim), rows = static_cast<size_t>(lookup.batch_rows);
+  const size_t slots = plan.slots.size();
+  for (size_t s = 0; s < slots; ++s) {
+    const GroupRows& group = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
+    pool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, group.rows.data(), dim, rows,
+              pooled.data() + s * dim, slots * dim);
+    if (plan.wide)
+      pool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, group.wide.data(), 1, rows,
+                wide.data() + s, slots);
+  }
+}
+
+void unpool(const LookupPlan& plan, std::span<const float> pooled_gradient,
+            std::span<const float> wide_gradient, Lookup& lookup) {
+  const auto dim = static_cast<size_t>(plan.dim), rows = static_cast<size_t>(lookup.batch_rows);
+  const size_t slots = plan.slots.size();
+  for (GroupRows& group : lookup.groups) {
+    group.gradients.assign(group.keys.size() * dim, 0);
+    if (plan.wide) group.wide_gradients.assign(group.keys.size(), 0);
+  }
+  for (size_t s = 0; s < slots; ++s) {
+    GroupRows& group = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
+    unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, pooled_gradient.data() + s * dim,
+                slots * dim, dim, rows, group.gradients.data());
+    if (plan.wide)
+      unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, wide_gradient.data() + s,
+                  slots, 1, rows, group.wide_gradients.data());
+  }
+}
+
+Status update(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GroupRows& rows,
+              const recsys::PutOptions& options) {
+  TESSERA_RETURN_IF_ERROR(servers.put(plan.store_group(group), rows.keys, rows.gradients, options));
+  if (!plan.wide) return {};
+  return servers.put(plan.store_group(group) + 1, rows.keys, rows.wide_gradients, options);
+}
+
+}  // namespace tessera::recsys_train

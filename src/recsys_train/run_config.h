@@ -1,0 +1,55 @@
+// Everything a recommender training run is told: one TOML file, overridden by key=value.
+//
+// Groups: all slots are in the group "default" unless a table names some of them:
+//   [groups.hot]
+//   slots = ["C9", "C20"]
+//   staleness = 2
+//   learning_rate = 0.005
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "recsys_data/open.h"
+#include "recsys_train/dense_optimizer.h"
+#include "recsys_train/model.h"
+#include "recsys_train/trainer.h"
+
+namespace tessera::recsys_train {
+
+struct RunConfig {
+  recsys_data::DataOptions data;
+  ModelOptions model;
+  recsys::GroupOptions embedding;                                    // of every group, before its own table
+  double init_low = -0.01, init_high = 0.01, init_deviation = 0.01;  // of its initial values
+  recsys::OptimizerOptions wide_optimizer;  // of the one-dimensional rows of a linear part
+  Pooling pooling = Pooling::sum;
+  nlohmann::json groups = nlohmann::json::object();
+  DenseOptimizerOptions dense;
+  TrainerOptions trainer;
+  int64_t epochs = 1;
+  int64_t servers = 1;  // embedding stores
+  uint64_t seed = 1;    // of weights and rows; data.seed is that of the order of the data
+  int64_t threads = 0;  // of the dense network; 0: what libtorch takes
+  std::string run_dir;
+};
+
+void bind(Config& config, RunConfig& run);
+
+// `explained`: every value and where it came from. Errors: of files and values, in a readable line.
+Result<RunConfig> load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                                  std::string* explained = nullptr);
+
+// What slots belong to, and the groups of the store in its order, for data with these features.
+struct EmbeddingPlan {
+  LookupPlan lookup;
+  std::vector<recsys::GroupOptions> store_groups;
+  std::vector<std::string> group_names;  // of the groups of `lookup`
+  std::vector<int64_t> staleness;        // of each of them; -1: the run's
+};
+Result<EmbeddingPlan> plan_embeddings(const RunConfig& run, const recsys_data::Features& features);
+
+}  // namespace tessera::recsys_train

@@ -1,0 +1,105 @@
+#include "recsys_train/servers.h"
+
+#include <algorithm>
+
+namespace tessera::recsys_train {
+namespace {
+
+using recsys::Store;
+
+class LocalServers : public EmbeddingServers {
+ public:
+  explicit LocalServers(std::vector<std::unique_ptr<Store>> stores) : stores_(std::move(stores)) {}
+
+  int64_t num_servers() const override { return static_cast<int64_t>(stores_.size()); }
+
+  Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
+             recsys::Access access) override {
+    if (stores_.size() == 1) return stores_[0]->get(group, ids, rows, access);
+    const int64_t dim = stores_[0]->group(group).dim;
+    Routing routing = route(ids, num_servers());
+    std::vector<float> part;
+    for (size_t i = 0; i < stores_.size(); ++i) {
+      part.resize(routing.ids[i].size() * static_cast<size_t>(dim));
+      TESSERA_RETURN_IF_ERROR(stores_[i]->get(group, routing.ids[i], part, access));
+      scatter(part, routing.positions[i], dim, rows);
+    }
+    return {};
+  }
+
+  Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+             const recsys::PutOptions& options) override {
+    if (stores_.size() == 1) return status_of(stores_[0]->put(group, ids, gradients, options));
+    const int64_t dim = stores_[0]->group(group).dim;
+    Routing routing = route(ids, num_servers());
+    std::vector<float> part;
+    for (size_t i = 0; i < stores_.size(); ++i) {
+      gather(gradients, routing.positions[i], dim, part);
+      TESSERA_RETURN_IF_ERROR(status_of(stores_[i]->put(group, routing.ids[i], part, options)));
+    }
+    return {};
+  }
+
+  Result<recsys::GroupStats> stats(int64_t group) override {
+    recsys::GroupStats sum;
+    for (const auto& store : stores_) add(store->stats(group), sum);
+    return sum;
+  }
+
+ private:
+  static Status status_of(const Result<recsys::PutCount>& result) {
+    return result.ok() ? Status() : Status(result.error());
+  }
+  std::vector<std::unique_ptr<Store>> stores_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<EmbeddingServers>> make_local_servers(const std::vector<recsys::GroupOptions>& groups,
+                                                             int64_t num_servers) {
+  if (num_servers < 1) return invalid("{} embedding servers: expected at least 1", num_servers);
+  std::vector<std::unique_ptr<Store>> stores;
+  for (int64_t i = 0; i < num_servers; ++i) {
+    TESSERA_ASSIGN_OR_RETURN(auto store, Store::create({.groups = groups}));
+    stores.push_back(std::move(store));
+  }
+  return std::unique_ptr<EmbeddingServers>(std::make_unique<LocalServers>(std::move(stores)));
+}
+
+void add(const recsys::GroupStats& one, recsys::GroupStats& sum) {
+  sum.rows += one.rows;
+  sum.bytes += one.bytes;
+  sum.created += one.created;
+  sum.evicted += one.evicted;
+  sum.refused += one.refused;
+  sum.expired += one.expired;
+  sum.absent_gradients += one.absent_gradients;
+  sum.not_finite_gradients += one.not_finite_gradients;
+}
+
+Routing route(std::span<const uint64_t> ids, int64_t num_servers) {
+  Routing routing;
+  routing.ids.resize(static_cast<size_t>(num_servers));
+  routing.positions.resize(static_cast<size_t>(num_servers));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    size_t server = recsys::server_of(ids[i], static_cast<uint32_t>(num_servers));
+    routing.ids[server].push_back(ids[i]);
+    routing.positions[server].push_back(static_cast<int64_t>(i));
+  }
+  return routing;
+}
+
+void gather(std::span<const float> all, std::span<const int64_t> positions, int64_t dim,
+            std::vector<float>& part) {
+  part.resize(positions.size() * static_cast<size_t>(dim));
+  for (size_t i = 0; i < positions.size(); ++i)
+    std::copy_n(all.data() + positions[i] * dim, dim, part.data() + static_cast<int64_t>(i) * dim);
+}
+
+void scatter(std::span<const float> part, std::span<const int64_t> positions, int64_t dim,
+             std::span<float> all) {
+  for (size_t i = 0; i < positions.size(); ++i)
+    std::copy_n(part.data() + static_cast<int64_t>(i) * dim, dim, all.data() + positions[i] * dim);
+}
+
+}  // namespace tessera::recsys_train

@@ -1,0 +1,45 @@
+// The embedding servers as a trainer sees them: rows by group and id, wherever they lie. An id belongs to one
+// server (recsys::server_of), and what a row holds does not depend on how many there are.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "recsys/store.h"
+
+namespace tessera::recsys_train {
+
+// Threads: any, as recsys::Store.
+class EmbeddingServers {
+ public:
+  virtual ~EmbeddingServers() = default;
+  // As recsys::Store::get and put.
+  virtual Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
+                     recsys::Access access) = 0;
+  virtual Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                     const recsys::PutOptions& options) = 0;
+  virtual int64_t num_servers() const = 0;
+  // Summed over servers.
+  virtual Result<recsys::GroupStats> stats(int64_t group) = 0;
+};
+
+// `num_servers` stores in this process. Threads of one call: one.
+Result<std::unique_ptr<EmbeddingServers>> make_local_servers(const std::vector<recsys::GroupOptions>& groups,
+                                                             int64_t num_servers);
+
+void add(const recsys::GroupStats& one, recsys::GroupStats& sum);
+
+// Ids by the server that owns them: what goes to each, and where its answers belong.
+struct Routing {
+  std::vector<std::vector<uint64_t>> ids;       // of each server
+  std::vector<std::vector<int64_t>> positions;  // in the caller's list
+};
+Routing route(std::span<const uint64_t> ids, int64_t num_servers);
+// Rows from the caller's order into that of one server, and back.
+void gather(std::span<const float> all, std::span<const int64_t> positions, int64_t dim,
+            std::vector<float>& part);
+void scatter(std::span<const float> part, std::span<const int64_t> positions, int64_t dim,
+             std::span<float> all);
+
+}  // namespace tessera::recsys_train

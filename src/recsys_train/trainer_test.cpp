@@ -1,0 +1,251 @@
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <thread>
+
+#include "recsys_data/random.h"
+#include "recsys_train/run.h"
+
+namespace tessera::recsys_train {
+namespace {
+
+RunConfig small_run(const std::string& kind = "dnn") {
+  RunConfig run;
+  run.data = {
+      .kind = "synthetic", .seed = 5, .slots = "30,400", .train_rows = 1500, .test_rows = 500, .numbers = 3};
+  run.model = {.kind = kind, .bottom = {8}, .top = {16}, .cross_layers = 2};
+  run.embedding.dim = 8;
+  run.embedding.optimizer.learning_rate = 0.05;
+  run.trainer.batch = 32;
+  run.trainer.mode = Mode::sync;
+  return run;
+}
+
+struct Outcome {
+  std::vector<float> weights;
+  double auc = 0, loss = 0;
+  RunResult result;
+};
+Outcome outcome_of(const RunConfig& run) {
+  auto setup = set_up(run);
+  EXPECT_TRUE(setup.ok()) << setup.error().message;
+  auto result = train(run, **setup, {});
+  EXPECT_TRUE(result.ok()) << result.error().message;
+  at::Tensor flat = (*setup)->model->parameters().flat_values();
+  const float* values = flat.data_ptr<float>();
+  return {{values, values + flat.numel()}, result->test().auc, result->mean_loss, *result};
+}
+
+class OneThread : public ::testing::Test {
+ protected:
+  void SetUp() override { at::set_num_threads(1); }
+};
+using TrainerTest = OneThread;
+using ModelTest = OneThread;
+
+TEST_F(TrainerTest, PipelinedSyncGivesTheBitsOfOneThreadForAnyNumberOfServers) {
+  RunConfig run = small_run();
+  run.trainer.deterministic = true;
+  Outcome one = outcome_of(run);
+  run.trainer.deterministic = false;
+  for (int64_t servers : {1, 2, 5}) {
+    run.servers = servers;
+    Outcome other = outcome_of(run);
+    EXPECT_EQ(one.weights, other.weights) << servers;
+    EXPECT_EQ(one.auc, other.auc) << servers;
+  }
+}
+
+TEST_F(TrainerTest, HybridNeverExceedsItsBoundAndSeesStaleness) {
+  RunConfig run = small_run();
+  run.trainer.mode = Mode::hybrid;
+  for (int64_t bound : {0, 1, 7}) {
+    run.trainer.staleness = bound;
+    Outcome outcome = outcome_of(run);
+    const GroupResult& group = outcome.result.groups[0];
+    EXPECT_LE(static_cast<int64_t>(group.staleness.size()), bound + 1);
+    EXPECT_EQ(std::accumulate(group.staleness.begin(), group.staleness.end(), int64_t{0}),
+              outcome.result.steps);
+  }
+}
+
+TEST_F(TrainerTest, DeterministicStalenessIsTheBoundOfEachGroup) {
+  RunConfig run = small_run();
+  run.trainer.mode = Mode::hybrid;
+  run.trainer.staleness = 6;
+  run.trainer.deterministic = true;
+  run.groups = {{"hot", {{"slots", {"C1"}}, {"staleness", 2}}}};
+  Outcome first = outcome_of(run), again = outcome_of(run);
+  EXPECT_EQ(first.weights, again.weights);
+  const auto& groups = first.result.groups;
+  ASSERT_EQ(groups.size(), 2u);
+  const int64_t steps = first.result.steps;
+  for (size_t g = 0; g < 2; ++g) {
+    int64_t bound = g == 0 ? 6 : 2;
+    ASSERT_EQ(static_cast<int64_t>(groups[g].staleness.size()), bound + 1) << g;
+    EXPECT_EQ(groups[g].staleness.back(), steps - bound) << g;  // the first ones see 0, 1, ...
+  }
+}
+
+TEST_F(TrainerTest, TrainingReachesWhatTheTruthAllows) {
+  RunConfig run = small_run();
+  run.data.train_rows = 30000;
+  run.data.test_rows = 4000;
+  run.data.signal = 2;
+  run.dense = {.kind = "adam", .learning_rate = 0.003};
+  run.embedding.optimizer.learning_rate = 0.1;
+  Outcome outcome = outcome_of(run);
+  EXPECT_GT(outcome.auc, 0.9 * outcome.result.best_auc);
+  EXPECT_GT(outcome.result.best_auc, 0.75);
+}
+
+TEST_F(TrainerTest, AMalformedRowEndsThePipelineWithItsError) {
+  class Bad : public recsys_data::Source {
+   public:
+    explicit Bad(recsys_data::Source& good) : good_(good) {}
+    const recsys_data::Features& features() const override { return good_.features(); }
+    int64_t rows() const override { return 0; }
+    Status start_epoch(int64_t epoch) override { return good_.start_epoch(epoch); }
+    Status next(int64_t rows, recsys_data::Batch& batch) override {
+      return ++calls_ == 9 ? Status(invalid("file:9: column 1")) : good_.next(rows, batch);
+    }
+
+   private:
+    recsys_data::Source& good_;
+    int calls_ = 0;
+  };
+  for (bool deterministic : {false, true}) {
+    RunConfig run = small_run();
+    run.trainer.deterministic = deterministic;
+    auto setup = set_up(run);
+    ASSERT_TRUE(setup.ok());
+    Bad bad(*(*setup)->data.train);
+    auto rows = (*setup)->trainer->epoch(bad, 0);
+    ASSERT_FALSE(rows.ok());
+    EXPECT_EQ(rows.error().message, "file:9: column 1");
+  }
+}
+
+// Two trainers of B rows take the steps of one trainer of 2 B rows, up to the rounding of sums.
+TEST_F(TrainerTest, TwoTrainersTakeTheDenseStepsOfOneWithTwiceTheBatch) {
+  RunConfig run = small_run();
+  run.data.train_rows = 1536;
+  run.embedding.optimizer = {.kind = recsys::OptimizerOptions::Kind::sgd,
+                             .learning_rate = 1e-30};  // dense only
+  run.dense.learning_rate = 0.05;
+  auto groups = make_thread_groups(2);
+  std::vector<std::vector<float>> weights(2);
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < 2; ++rank)
+    threads.emplace_back([&, rank] {
+      auto setup = set_up(run, groups[rank].get());
+      ASSERT_TRUE(setup.ok());
+      ASSERT_TRUE((*setup)->trainer->epoch(*(*setup)->data.train, 0).ok());
+      at::Tensor flat = (*setup)->model->parameters().flat_values();
+      weights[rank].assign(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
+    });
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(weights[0], weights[1]);
+  run.trainer.batch = 64;
+  Outcome one = outcome_of(run);
+  double largest = 0;
+  for (size_t i = 0; i < one.weights.size(); ++i)
+    largest = std::max(largest, std::abs(double(one.weights[i]) - weights[0][i]));
+  EXPECT_LT(largest, 1e-5);
+}
+
+TEST(StalenessGate, ThreadsNeverSeeMoreThanTheBound) {
+  StalenessGate gate({3});
+  std::thread updater([&] {
+    for (int i = 0; i < 2000; ++i) {
+      while (gate.outstanding(0) == 0) std::this_thread::yield();
+      gate.applied(0);
+    }
+  });
+  for (int i = 0; i < 2000; ++i) ASSERT_TRUE(gate.enter(0).ok());
+  updater.join();
+  auto histogram = gate.histogram(0);
+  EXPECT_LE(histogram.size(), 4u);
+  EXPECT_EQ(std::accumulate(histogram.begin(), histogram.end(), int64_t{0}), 2000);
+}
+
+TEST(StalenessGate, AbortEndsAWaitWithItsError) {
+  StalenessGate gate({0});
+  ASSERT_TRUE(gate.enter(0).ok());
+  std::thread other([&] { gate.abort(invalid("lost a server")); });
+  Status status = gate.enter(0);  // would wait for ever
+  other.join();
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().message, "lost a server");
+}
+
+double loss_of(DenseModel& model, const at::Tensor& numeric, const at::Tensor& pooled, const at::Tensor& wide,
+               const at::Tensor& labels) {
+  at::Tensor logits = model.forward(numeric, pooled, wide);
+  std::span<const float> values(logits.data_ptr<float>(), static_cast<size_t>(logits.numel()));
+  return quality_of(values, {labels.data_ptr<float>(), values.size()}).log_loss;
+}
+
+at::Tensor random_tensor(at::IntArrayRef shape, recsys_data::Random& random) {
+  at::Tensor tensor = at::empty(shape, at::kFloat);
+  for (int64_t i = 0; i < tensor.numel(); ++i)
+    tensor.data_ptr<float>()[i] = static_cast<float>(random.normal());
+  return tensor;
+}
+
+// Central differences along a direction between the gradient and a random one. The step is small, so that few
+// ReLUs switch; losses of about 0.7 from float32 logits are good to 1e-7 or so, which leaves 1e-7 / step =
+// 2e-5.
+void expect_slope(const std::string& what, at::Tensor values, const at::Tensor& gradient,
+                  const std::function<double()>& loss, recsys_data::Random& random) {
+  const double step = 5e-3;
+  at::Tensor noise = random_tensor(values.sizes(), random), before = values.clone();
+  at::Tensor direction = gradient / gradient.norm() + noise / noise.norm();
+  direction.div_(direction.norm());
+  values.copy_(before).add_(direction, step);
+  double above = loss();
+  values.copy_(before).add_(direction, -step);
+  double below = loss();
+  values.copy_(before);
+  double slope = (gradient * direction).sum().item<double>();
+  EXPECT_NEAR(slope, (above - below) / (2 * step), 1e-4 + 0.02 * slope) << what;
+  EXPECT_GT(slope, 0.01) << what;
+}
+
+TEST_F(ModelTest, GradientsEqualFiniteDifferencesForEveryKind) {
+  const int64_t rows = 64, numbers = 3, slots = 4, dim = 8;
+  for (const char* kind : {"dnn", "dlrm", "dcnv2", "deepfm", "wide-deep"}) {
+    recsys_data::Random random(11);
+    ModelOptions options{.kind = kind, .bottom = {dim}, .top = {16}, .cross_layers = 2, .cross_rank = 3};
+    auto model = DenseModel::create(options, numbers, slots, dim, 1);
+    ASSERT_TRUE(model.ok()) << model.error().message;
+    at::Tensor numeric = random_tensor({rows, numbers}, random),
+               pooled = random_tensor({rows, slots, dim}, random);
+    at::Tensor wide = random_tensor({rows, slots}, random), labels = random_tensor({rows}, random);
+    for (int64_t i = 0; i < rows; ++i) labels.data_ptr<float>()[i] = i % 3 == 0 ? 1.f : 0.f;
+    auto loss = [&] { return loss_of(**model, numeric, pooled, wide, labels); };
+    (*model)->forward(numeric, pooled, wide);
+    auto gradients = (*model)->backward(labels);
+    EXPECT_NEAR(gradients.loss, loss(), 1e-6) << kind;
+    expect_slope(std::string(kind) + " pooled", pooled, gradients.pooled, loss, random);
+    if (has_linear_part(kind)) expect_slope(std::string(kind) + " wide", wide, gradients.wide, loss, random);
+    at::Tensor flat = (*model)->parameters().flat_gradients().clone();
+    expect_slope(std::string(kind) + " weights", (*model)->parameters().flat_values(), flat, loss, random);
+  }
+}
+
+TEST_F(ModelTest, MistakesAreReadable) {
+  auto typo = DenseModel::create({.kind = "dlmr"}, 3, 4, 8, 1);
+  ASSERT_FALSE(typo.ok());
+  EXPECT_NE(typo.error().message.find("did you mean 'dlrm'"), std::string::npos);
+  auto bottom = DenseModel::create({.kind = "dlrm", .bottom = {16}}, 3, 4, 8, 1);
+  ASSERT_FALSE(bottom.ok());
+  EXPECT_NE(bottom.error().message.find("embedding.dim=8"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tessera::recsys_train
