@@ -18,10 +18,10 @@ struct CapacityOptions {
   double parameters = 100e12;  // addressed: ids x dim
   int64_t dim = 128;
   RowType row_type = RowType::i8;
-  int64_t touched_rows = 2'000'000;   // of the largest address space, all read back
-  int64_t measured_rows = 1'000'000;  // of each size, per round
-  int64_t slots = 26;                 // rows per sample
-  int rounds = 3;                     // the best counts
+  int64_t touched_rows = 2'000'000;  // of the largest address space, all read back
+  int64_t measured_rows = 200'000;   // of each size, per round
+  int64_t slots = 26;                // rows per sample
+  int rounds = 12;                   // the best counts; sizes take turns, so that all see the same noise
 };
 
 struct CapacityReport {

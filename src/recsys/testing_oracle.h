@@ -126,6 +126,7 @@ class Oracle {
     std::vector<uint64_t> ids = some_ids();
     std::vector<float> rows(ids.size() * dim());
     follow_evictions();  // time may have passed
+    before_ = rows_;
     check(store_->get(0, ids, rows).ok());
     std::vector<uint8_t> present(ids.size());
     store_->find(0, ids, present);
@@ -134,27 +135,22 @@ class Oracle {
       check_got(ids[i], &rows[i * dim()], &after[i * dim()], present[i] != 0);
     follow_evictions();
   }
-  // `got` in the call, `after` it. A row that was known keeps its value unless it was evicted in between.
+  // `got` in the call, `after` it; `before_` is what was known when it began. An id that stands several times
+  // in the call may be read, evicted by its neighbours, and read again.
   void check_got(uint64_t id, const float* got, const float* after, bool present) {
-    auto known = rows_.find(id);
+    auto known = before_.find(id);
     Row fresh = fresh_row(id);
-    bool is_initial = equal(got, fresh.values);
-    if (known != rows_.end() && equal(got, known->second.values)) {
-      if (present && can_lose_rows() && !equal(after, known->second.values))
-        known->second = fresh;  // evicted, came back
-      check(!present || equal(after, known->second.values));
-      return;
-    }
-    if (known != rows_.end()) check(can_lose_rows() && (is_initial || (!present && is_zero(got))));
-    bool refused = !present && !is_initial;
-    if (refused) {
-      check(is_zero(got) && store_->group(0).admission.kind != AdmissionOptions::Kind::all);
+    bool is_old = known != before_.end() && equal(got, known->second.values),
+         is_initial = equal(got, fresh.values);
+    if (!is_old) check(known == before_.end() || can_lose_rows());
+    if (!is_old && !is_initial) {
+      check(is_zero(got) && !present && store_->group(0).admission.kind != AdmissionOptions::Kind::all);
       ++report_.refused;
-      return;
     }
-    check(is_initial);
-    if (present) rows_[id] = fresh;
-    check(!present || equal(after, fresh.values));
+    if (!present) return;
+    if (known != before_.end() && equal(after, known->second.values)) return;
+    check(equal(after, fresh.values) && (known == before_.end() || can_lose_rows()));
+    rows_[id] = fresh;
   }
   bool is_zero(const float* got) const { return equal(got, std::vector<float>(dim(), 0.0f)); }
 
@@ -216,7 +212,7 @@ class Oracle {
   std::mt19937_64 random_;
   std::unique_ptr<Store> fresh_, store_, admitting_;
   std::function<void(std::unique_ptr<Store>&)> restart_;
-  std::map<uint64_t, Row> rows_;
+  std::map<uint64_t, Row> rows_, before_;
   OracleReport report_;
   uint64_t step_ = 0;
 };
