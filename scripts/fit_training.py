@@ -221,14 +221,14 @@ def fit(problem, rounds, theta=None):
     return theta, value
 
 
-def leave_one_source_out(problem, theta):
-    """Each source predicted with constants fitted again without it, from the full solution on; errors of its rows
+def leave_one_source_out(problem):
+    """Each source predicted with constants fitted again from the priors without it (two rounds); errors of its rows
     of both parts."""
     table = []
     everything = problem.weights
     for source in sorted({row["source"][:60] for row in problem.rows}):
         problem.weights = everything * [not row["source"].startswith(source) for row in problem.rows]
-        own, _ = fit(problem, 2, theta)
+        own, _ = fit(problem, 2)
         rows = [row for row in problem.predictions(own) if row["predicted"] and row["source"].startswith(source)
                 and row["published"]["step_time_s"]]
         errors = [100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1) for row in rows]
@@ -271,7 +271,7 @@ def main():
         set_half_widths(constants, problem.rows, value)
         if args.leave_one_source_out:
             with open(args.leave_one_source_out, "w") as file:
-                json.dump(leave_one_source_out(problem, theta), file, indent=1)
+                json.dump(leave_one_source_out(problem), file, indent=1)
     note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
             "# data/published/training_cases.csv; do not edit by hand.\n")
     with open(args.out, "w") as file:
