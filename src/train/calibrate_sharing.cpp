@@ -2,6 +2,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/randn.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "kernels/kernels.h"
@@ -60,8 +61,12 @@ void measure_sharing(plan::Cluster& cluster, double budget_s) {
   double each = budget_s / static_cast<double>(cluster.running.size());
   double alone = rate_of_each(1, each);
   cluster.speed = {1};
-  for (size_t i = 1; i < cluster.running.size(); ++i)
-    cluster.speed.push_back(std::min(1.0, rate_of_each(cluster.running[i], each) / alone));
+  for (size_t i = 1; i < cluster.running.size(); ++i) {
+    // Workers that start late or end early find less company than they should; no share is above the cores'
+    // own.
+    double fair = static_cast<double>(cluster.cores) / static_cast<double>(cluster.running[i]);
+    cluster.speed.push_back(std::min({1.0, fair, rate_of_each(cluster.running[i], each) / alone}));
+  }
 }
 
 void measure_threads(plan::Cluster& cluster, double budget_s) {
