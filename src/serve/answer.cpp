@@ -10,6 +10,11 @@ int64_t characters(std::string_view utf8) {
   return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
+std::vector<int64_t> joined(std::vector<int64_t> a, const std::vector<int64_t>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
 }  // namespace
 
 Answer::Answer(CompletionRequest request, std::shared_ptr<Completion> completion, data::TokenizerPtr tokenizer,
@@ -17,10 +22,11 @@ Answer::Answer(CompletionRequest request, std::shared_ptr<Completion> completion
     : request_(std::move(request)),
       completion_(std::move(completion)),
       tokenizer_(std::move(tokenizer)),
-      end_tokens_(std::move(end_tokens)),
+      end_tokens_(joined(std::move(end_tokens), request_.end_tokens)),
       tokens_(request_.prompt),
       decoder_(tokenizer_, tokens_.back()),
-      stops_(request_.stop) {
+      stops_(request_.stop),
+      rules_(request_.rules, request_.ignore_eos ? std::vector<int64_t>() : end_tokens_, request_.prompt) {
   if (!request_.echo) return;
   progress_.text = *request_.echo;
   if (!wants_prompt_logprobs()) {
@@ -55,11 +61,14 @@ void Answer::observe_prompt(int64_t position, std::span<const float> logits) {
 
 std::optional<FinishReason> Answer::extend(std::span<const float> logits) {
   if (request_.max_tokens == 0) return FinishReason::length;
-  return append(sample(logits, request_.sampling, std::ssize(tokens_)), logits);
+  auto row = rules_.apply(logits);
+  if (row.empty()) return FinishReason::stop;
+  return append(sample(row, request_.sampling, std::ssize(tokens_)), logits);
 }
 
 std::optional<FinishReason> Answer::append(int64_t token, std::span<const float> logits) {
   if (request_.logprobs) progress_.logprobs.push_back(describe(token, tokens_.back(), logits));
+  rules_.accept(token);
   tokens_.push_back(token);
   ++num_generated_;
   progress_.tokens.push_back(token);
@@ -72,7 +81,7 @@ std::optional<FinishReason> Answer::append(int64_t token, std::span<const float>
 
 void Answer::show(const std::string& text) {
   num_characters_ += characters(text);
-  progress_.text += stops_.push(text);
+  progress_.text += num_generated() < request_.rules.min_tokens ? text : stops_.push(text);
 }
 
 bool Answer::ends(int64_t token) const {

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "data/tokenizer.h"
 #include "serve/completion.h"
+#include "serve/logit_rules.h"
 #include "serve/sampler.h"
 #include "serve/stop_matcher.h"
 
@@ -20,8 +21,10 @@ namespace tessera::serve {
 struct CompletionRequest {
   std::vector<int64_t> prompt;  // at least one token
   SamplingOptions sampling;
+  LogitRuleOptions rules;  // bias, penalties, min_tokens, constraint; tokens inside the vocabulary
   int64_t max_tokens = 16;
-  std::vector<std::string> stop;    // none of them empty
+  std::vector<std::string> stop;    // none of them empty; looked for in text after min_tokens
+  std::vector<int64_t> end_tokens;  // besides the model's own
   std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
   std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
   bool ignore_eos = false;
@@ -65,6 +68,7 @@ class Answer {
   std::vector<int64_t> end_tokens_, tokens_;
   data::StreamDecoder decoder_;
   StopMatcher stops_;
+  LogitRules rules_;
   CompletionProgress progress_;
   std::atomic<int64_t> num_generated_ = 0;
   int64_t num_characters_ = 0;   // decoded so far, with the echo

@@ -59,11 +59,23 @@ Status Engine::check(const CompletionRequest& request) const {
     if (token < 0 || token >= model_.spec().vocab)
       return invalid("token {} of the prompt is outside the vocabulary of {} tokens", token,
                      model_.spec().vocab);
+  TESSERA_RETURN_IF_ERROR(check_rules(request));
   if (request.max_length() <= options_.max_length) return {};
   return invalid(
       "this model's maximum context length is {} tokens, but {} were asked for ({} in the prompt, {} in the "
       "completion); shorten the prompt or max_tokens",
       options_.max_length, request.max_length(), prompt, request.max_tokens);
+}
+
+Status Engine::check_rules(const CompletionRequest& request) const {
+  for (auto [token, bias] : request.rules.bias)
+    if (token < 0 || token >= model_.spec().vocab)
+      return invalid("token {} of logit_bias is outside the vocabulary of {} tokens", token,
+                     model_.spec().vocab);
+  for (int64_t token : request.end_tokens)
+    if (token < 0 || token >= model_.spec().vocab)
+      return invalid("end token {} is outside the vocabulary of {} tokens", token, model_.spec().vocab);
+  return {};
 }
 
 Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> requests,

@@ -80,6 +80,7 @@ class Engine {
   void report(int64_t id, const Answer& answer, const std::string& reason);
   void fail(const Error& error);
   Status check(const CompletionRequest& request) const;
+  Status check_rules(const CompletionRequest& request) const;
 
   const ServedModel& model_;
   Group& group_;

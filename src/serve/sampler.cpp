@@ -61,6 +61,9 @@ std::vector<Weighted> take_likeliest(std::vector<Weighted>& all, size_t count, d
 }
 
 std::vector<Weighted> restrict_tokens(std::vector<Weighted> all, const SamplingOptions& options) {
+  // The likeliest weighs 1.
+  if (options.min_p > 0)
+    std::erase_if(all, [&](const Weighted& token) { return token.weight < options.min_p; });
   if (options.top_k > 0) all = take_likeliest(all, static_cast<size_t>(options.top_k), HUGE_VAL);
   if (options.top_p >= 1) return all;
   double enough = options.top_p * total_of(all);

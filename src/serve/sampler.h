@@ -12,6 +12,7 @@ struct SamplingOptions {
   double temperature = 1;  // 0: the largest logit (ties: lowest token)
   double top_p = 1;        // keep the smallest set of likeliest tokens with this much probability
   int64_t top_k = 0;       // keep the k likeliest; 0: all
+  double min_p = 0;        // keep what is at least so likely as the likeliest times this; before the other two
   uint64_t seed = 0;
 };
 
