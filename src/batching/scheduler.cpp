@@ -10,7 +10,8 @@ int64_t Step::tokens() const {
   return sum;
 }
 
-Scheduler::Scheduler(SchedulerOptions options) : options_(options), pool_(options.blocks) {
+Scheduler::Scheduler(SchedulerOptions options)
+    : options_(options), kv_({options.blocks, options.host_blocks, options.disk_blocks}, options.block_tokens) {
   TESSERA_REQUIRE(options.max_running >= 1 && options.max_running <= options.max_batch_tokens,
                   "max_running {} must be from 1 to max_batch_tokens {}", options.max_running,
                   options.max_batch_tokens);
@@ -18,42 +19,91 @@ Scheduler::Scheduler(SchedulerOptions options) : options_(options), pool_(option
 }
 
 Status Scheduler::submit(RequestId id, int64_t prompt_tokens, int64_t max_length) {
+  return submit({.id = id, .prompt_tokens = prompt_tokens, .max_length = max_length});
+}
+
+Status Scheduler::submit(Submission submission) {
+  RequestId id = submission.id;
+  int64_t prompt = submission.prompt_tokens;
   TESSERA_REQUIRE(!requests_.contains(id), "request {} is queued already", id);
-  TESSERA_REQUIRE(prompt_tokens >= 1 && max_length >= prompt_tokens, "request {} has {} of {} tokens", id,
-                  prompt_tokens, max_length);
-  if (max_length > options_.capacity_tokens())
-    return invalid("the request may grow to {} tokens but the KV cache holds {}", max_length,
+  TESSERA_REQUIRE(prompt >= 1 && submission.max_length >= prompt, "request {} has {} of {} tokens", id, prompt,
+                  submission.max_length);
+  TESSERA_REQUIRE(submission.tokens.empty() || std::ssize(submission.tokens) == prompt,
+                  "request {} has {} tokens, but {} values", id, prompt, submission.tokens.size());
+  TESSERA_RETURN_IF_ERROR(check_room(submission));
+  Request& request = requests_[id];
+  request.asked = std::move(submission);
+  request.arrival = next_arrival_++;
+  request.length = prompt;
+  request.kv.salt = request.asked.salt;
+  tenants_.enter(request.asked.tenant);
+  waiting_.push(&request);
+  return {};
+}
+
+Status Scheduler::check_room(const Submission& submission) const {
+  if (submission.max_length > options_.capacity_tokens())
+    return invalid("the request may grow to {} tokens but the KV cache holds {}", submission.max_length,
                    options_.capacity_tokens());
-  if (num_waiting() >= options_.max_waiting)
+  int64_t room = options_.max_waiting - num_waiting();
+  if (room <= 0)
     return make_error(ErrorCode::resource_exhausted, "{} requests are waiting already; try again later",
                       num_waiting());
-  requests_[id] = {.id = id,
-                   .arrival = next_arrival_++,
-                   .length = prompt_tokens,
-                   .computed = 0,
-                   .max_length = max_length,
-                   .blocks = {}};
-  waiting_.push_back(&requests_[id]);
-  return {};
+  int64_t limit = options_.max_waiting_tokens;
+  if (limit > 0 && num_waiting() > 0 && waiting_.tokens() + submission.prompt_tokens > limit)
+    return make_error(ErrorCode::resource_exhausted,
+                      "{} tokens are waiting already, of at most {}; try again later", waiting_.tokens(),
+                      limit);
+  // A named tenant leaves as many places as it takes, so that others find some.
+  if (submission.tenant.empty() || waiting_.size_of(submission.tenant) < room) return {};
+  return make_error(ErrorCode::resource_exhausted,
+                    "{} requests of this tenant are waiting already and {} places are left for others; try "
+                    "again later",
+                    waiting_.size_of(submission.tenant), room);
 }
 
 Step Scheduler::next_step() {
   Step step;
   step_tokens_ = 0;
+  preempted_priority_.reset();
   step.entries.reserve(running_.size() + 1);
+  make_room_for_urgent(step);
   schedule_decodes(step);
   schedule_prefills(step);
-  // A request that just lost its blocks must not come back in the same step and take them again.
-  if (step.preempted.empty()) admit(step);
+  admit(step);
+  step.moves = kv_.take_moves();
   return step;
 }
 
+// Nothing of this step is scheduled yet, so whoever yields has no entry in it.
+void Scheduler::make_room_for_urgent(Step& step) {
+  const Request* urgent = waiting_.next(tenants_);
+  while (urgent && !running_.empty() && running_.back()->asked.priority > urgent->asked.priority &&
+         !admits(*urgent))
+    preempt_last(step);
+}
+
 void Scheduler::schedule_decodes(Step& step) {
-  // running_ shrinks from its young end while older requests take blocks.
+  // running_ shrinks from its end while earlier requests take blocks.
   for (size_t i = 0; i < running_.size(); ++i) {
     Request& request = *running_[i];
-    if (request.missing() == 1 && own_blocks(request, step)) schedule(request, 1, step);
+    if (request.missing() != 1 || !own_blocks(request, step)) continue;
+    request.checking = drafts_that_fit(request, std::ssize(running_) - static_cast<int64_t>(i) - 1);
+    grow(request, request.length + request.checking);
+    schedule(request, 1, step);
+    step.entries.back().count += request.checking;
+    step.entries.back().drafts = request.checking;
+    step_tokens_ += request.checking;
   }
+}
+
+// Guesses take what is left: no token of the step from a request that decodes, no block from anyone.
+int64_t Scheduler::drafts_that_fit(const Request& request, int64_t decodes_after) const {
+  int64_t drafts = std::min({request.drafts, request.asked.max_length - request.length - 1,
+                             options_.max_batch_tokens - step_tokens_ - 1 - decodes_after});
+  if (drafts <= 0) return 0;
+  auto blocks = std::ssize(request.kv.blocks) + kv_.num_available();
+  return std::clamp<int64_t>(blocks * options_.block_tokens - request.length, 0, drafts);
 }
 
 // A request that decodes in this step misses nothing any more.
@@ -64,79 +114,133 @@ void Scheduler::schedule_prefills(Step& step) {
   }
 }
 
-bool Scheduler::admits_next() const {
-  if (waiting_.empty() || num_running() >= options_.max_running) return false;
-  return blocks_for(waiting_.front()->length, options_.block_tokens) + num_running() <= pool_.num_free();
+// At least one row must be computed: it gives the next token.
+int64_t Scheduler::most_reused_blocks(const Request& request) const {
+  if (!request.knows_tokens() || !request.asked.reuse) return 0;
+  return (request.length - 1) / options_.block_tokens;
+}
+
+bool Scheduler::admits(const Request& request) const {
+  if (num_running() >= options_.max_running) return false;
+  int64_t free = kv_.num_available() - num_running(), needed = blocks_missing(request, request.length);
+  if (needed <= free) return true;
+  int64_t most = most_reused_blocks(request);
+  if (most == 0 || needed - most > free) return false;
+  auto found = kv_.match(request.asked.salt, request.asked.tokens, most);
+  return needed - std::ssize(found) + kv_.cost_of(found) <= free;
+}
+
+bool Scheduler::has_room(int64_t prompt_tokens) const {
+  return num_waiting() == 0 && num_running() < options_.max_running &&
+         blocks_for(prompt_tokens, options_.block_tokens) + num_running() <= kv_.num_available();
 }
 
 void Scheduler::admit(Step& step) {
-  while (admits_next()) {
-    int64_t left = options_.max_batch_tokens - step_tokens_;
-    if (left <= 0) return;
-    Request& request = *waiting_.front();
-    waiting_.pop_front();
-    running_.push_back(&request);
-    step.admitted.push_back(request.id);
-    grow(request);
-    schedule(request, std::min(left, request.missing()), step);
+  while (step_tokens_ < options_.max_batch_tokens) {
+    Request* request = waiting_.next(tenants_);
+    if (!request || !admits(*request)) return;
+    // Who just lost its blocks must not come back in the same step and take them again.
+    if (preempted_priority_ && request->asked.priority >= *preempted_priority_) return;
+    begin(*request, step);
   }
 }
 
+void Scheduler::begin(Request& request, Step& step) {
+  waiting_.erase(&request);
+  auto after = [](const Request* a, const Request* b) { return a->before(*b); };
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &request, after), &request);
+  step.admitted.push_back(request.asked.id);
+  share_prefix(request);
+  grow(request, request.length);
+  schedule(request, std::min(options_.max_batch_tokens - step_tokens_, request.missing()), step);
+}
+
+void Scheduler::share_prefix(Request& request) {
+  int64_t most = most_reused_blocks(request);
+  if (most > 0) {
+    auto found = kv_.match(request.asked.salt, request.asked.tokens, most);
+    kv_.share(found, request.kv);
+    request.computed = std::ssize(found) * options_.block_tokens;
+  }
+  if (!request.has_run && request.knows_tokens()) {
+    request.reused = request.computed;
+    reuse_.asked_tokens += request.length;
+    reuse_.found_tokens += request.computed;
+  }
+  request.has_run = true;
+  request.charged = std::max(request.charged, request.computed);
+}
+
 void Scheduler::schedule(Request& request, int64_t count, Step& step) {
-  step.entries.push_back({.id = request.id,
+  step.entries.push_back({.id = request.asked.id,
                           .first = request.computed,
                           .count = count,
                           .samples = request.computed + count == request.length});
   request.computed += count;
+  request.drafts = 0;
   step_tokens_ += count;
+  if (request.computed > request.charged) {
+    tenants_.charge(request.asked.tenant, request.computed - request.charged);
+    request.charged = request.computed;
+  }
+  name_blocks(request);
 }
 
-// Makes room for the last known token. False when the request itself was the youngest and lost its blocks.
+// Blocks are named when their step is planned: whoever finds them reads them in that step or later, after the
+// step's keys and values are written.
+void Scheduler::name_blocks(Request& request) {
+  if (request.knows_tokens()) kv_.name(request.asked.tokens, request.computed, request.kv);
+}
+
+// Makes room for the last known token. False when the request itself was the last and lost its blocks.
 bool Scheduler::own_blocks(Request& request, Step& step) {
   // Most tokens fall into a block that is there already.
-  if (static_cast<int64_t>(request.blocks.size()) * options_.block_tokens >= request.length) return true;
-  while (blocks_missing(request, request.length) > pool_.num_free()) {
+  if (std::ssize(request.kv.blocks) * options_.block_tokens >= request.length) return true;
+  while (blocks_missing(request, request.length) > kv_.num_available()) {
     bool itself = running_.back() == &request;
-    preempt_youngest(step);
+    preempt_last(step);
     if (itself) return false;
   }
-  grow(request);
+  grow(request, request.length);
   return true;
 }
 
-void Scheduler::preempt_youngest(Step& step) {
+void Scheduler::preempt_last(Step& step) {
+  const Request& request = *running_.back();
+  step.preempted.push_back(request.asked.id);
+  preempted_priority_ = std::min(preempted_priority_.value_or(request.asked.priority), request.asked.priority);
+  requeue_last();
+}
+
+void Scheduler::requeue_last() {
   Request* request = running_.back();
-  release_blocks(*request);
-  request->computed = 0;
   running_.pop_back();
-  waiting_.push_front(request);
-  step.preempted.push_back(request->id);
+  kv_.release(request->kv);
+  request->computed = request->drafts = request->checking = 0;
+  waiting_.push(request);
 }
 
 int64_t Scheduler::blocks_missing(const Request& request, int64_t length) const {
-  return blocks_for(length, options_.block_tokens) - static_cast<int64_t>(request.blocks.size());
+  return blocks_for(length, options_.block_tokens) - std::ssize(request.kv.blocks);
 }
 
-void Scheduler::grow(Request& request) {
-  auto needed = static_cast<size_t>(blocks_for(request.length, options_.block_tokens));
-  while (request.blocks.size() < needed) request.blocks.push_back(pool_.allocate().value());
-}
-
-void Scheduler::release_blocks(Request& request) {
-  for (BlockId block : request.blocks) pool_.release(block);
-  request.blocks.clear();
+void Scheduler::grow(Request& request, int64_t length) {
+  auto needed = static_cast<size_t>(blocks_for(length, options_.block_tokens));
+  while (request.kv.blocks.size() < needed) kv_.take(request.kv);
 }
 
 int64_t Scheduler::uniform_steps(int64_t most) const {
   if (running_.empty() || num_running() > options_.max_batch_tokens) return 0;
   for (const Request* request : running_)
-    if (request->missing() != 1) return 0;
+    if (request->missing() != 1 || request->drafts > 0 || request->knows_tokens()) return 0;
   // Free blocks only become fewer, so what cannot be admitted now cannot be later.
-  if (num_running() < options_.max_batch_tokens && admits_next()) return 0;
+  const Request* next = waiting_.next(tenants_);
+  if (next && next->asked.priority < running_.back()->asked.priority) return 0;
+  if (next && num_running() < options_.max_batch_tokens && admits(*next)) return 0;
   auto fits = [&](int64_t steps) {
     int64_t blocks = 0;
     for (const Request* request : running_) blocks += blocks_missing(*request, request->length + steps - 1);
-    return blocks <= pool_.num_free();
+    return blocks <= kv_.num_available();
   };
   if (most <= 0 || fits(most)) return std::max<int64_t>(most, 0);
   int64_t low = 0, high = most;
@@ -151,12 +255,18 @@ void Scheduler::run_uniform(int64_t steps) {
   if (steps == 0) return;
   for (Request* request : running_) {
     request->length += steps - 1;
-    grow(*request);
+    grow(*request, request->length);
     request->length += 1;
     request->computed += steps;
-    TESSERA_REQUIRE(request->length <= request->max_length, "request {} grows beyond its {} tokens",
-                    request->id, request->max_length);
+    TESSERA_REQUIRE(request->length <= request->asked.max_length, "request {} grows beyond its {} tokens",
+                    request->asked.id, request->asked.max_length);
+    tenants_.charge(request->asked.tenant, request->computed - request->charged);
+    request->charged = request->computed;
   }
+}
+
+void Scheduler::propose(RequestId id, int64_t drafts) {
+  requests_.at(id).drafts = drafts;
 }
 
 void Scheduler::append_token(RequestId id) {
@@ -164,17 +274,29 @@ void Scheduler::append_token(RequestId id) {
   TESSERA_REQUIRE(request.missing() == 0, "request {} has {} tokens to compute before its next one", id,
                   request.missing());
   ++request.length;
-  TESSERA_REQUIRE(request.length <= request.max_length, "request {} grows beyond its {} tokens", id,
-                  request.max_length);
+  TESSERA_REQUIRE(request.length <= request.asked.max_length, "request {} grows beyond its {} tokens", id,
+                  request.asked.max_length);
+}
+
+void Scheduler::append_tokens(RequestId id, std::span<const int64_t> tokens) {
+  Request& request = requests_.at(id);
+  int64_t accepted = std::ssize(tokens) - 1;
+  TESSERA_REQUIRE(accepted >= 0 && accepted <= request.checking,
+                  "request {} has {} new tokens after {} guesses", id, tokens.size(), request.checking);
+  request.length += accepted;
+  request.computed += accepted;
+  request.checking = 0;
+  append_token(id);
+  if (!request.knows_tokens()) return;
+  request.asked.tokens.insert(request.asked.tokens.end(), tokens.begin(), tokens.end());
+  name_blocks(request);
 }
 
 int64_t Scheduler::append_to_all() {
   int64_t appended = 0;
   for (Request* request : running_) {
     if (request->missing() != 0) continue;
-    TESSERA_REQUIRE(request->length < request->max_length, "request {} grows beyond its {} tokens", request->id,
-                    request->max_length);
-    ++request->length;
+    append_token(request->asked.id);
     ++appended;
   }
   return appended;
@@ -183,15 +305,38 @@ int64_t Scheduler::append_to_all() {
 bool Scheduler::finish(RequestId id) {
   auto found = requests_.find(id);
   if (found == requests_.end()) return false;
-  release_blocks(found->second);
   Request* request = &found->second;
-  if (std::erase(running_, request) == 0) std::erase(waiting_, request);
+  kv_.release(request->kv);
+  tenants_.leave(request->asked.tenant);
+  if (std::erase(running_, request) == 0) waiting_.erase(request);
   requests_.erase(found);
   return true;
 }
 
+std::vector<RequestId> Scheduler::expired(double now) const {
+  std::vector<RequestId> ids;
+  waiting_.for_each([&](const Request& request) {
+    if (request.asked.end_by <= now || (!request.has_run && request.asked.start_by <= now))
+      ids.push_back(request.asked.id);
+  });
+  for (const Request* request : running_)
+    if (request->asked.end_by <= now) ids.push_back(request->asked.id);
+  return ids;
+}
+
+void Scheduler::reset() {
+  while (!running_.empty()) requeue_last();
+  kv_.forget();
+}
+
+int64_t Scheduler::tokens_ahead(int64_t priority, const std::string& tenant) const {
+  auto claims = waiting_.claims(priority, tenant);
+  if (tenant.empty()) return claims.all;
+  return std::min(claims.all, claims.own * std::max<int64_t>(tenants_.num_present(), 1));
+}
+
 std::span<const BlockId> Scheduler::blocks_of(RequestId id) const {
-  return requests_.at(id).blocks;
+  return requests_.at(id).kv.blocks;
 }
 
 }  // namespace tessera::batching
