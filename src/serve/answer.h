@@ -28,6 +28,11 @@ struct CompletionRequest {
   std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
   std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
   bool ignore_eos = false;
+  std::string cache_salt;      // prompts share cache blocks between equal salts only
+  std::string tenant;          // who shares the server fairly with whom
+  int64_t priority = 0;        // lower values first
+  double queue_timeout_s = 0;  // waits no longer for its first step; 0: the engine's
+  double timeout_s = 0;        // has ended by then; 0: the engine's
 
   int64_t max_length() const { return static_cast<int64_t>(prompt.size()) + max_tokens; }
 };
@@ -48,6 +53,8 @@ class Answer {
   // Logits of the last known token: chooses the next one. The reason when the answer is done by it.
   std::optional<FinishReason> extend(std::span<const float> logits);
 
+  // To be told with the first tokens: so much of the prompt came from the cache.
+  void set_cached_tokens(int64_t tokens) { progress_.cached_tokens = tokens; }
   // Sends what extend() and observe_prompt() produced.
   void deliver(std::optional<FinishReason> reason);
 

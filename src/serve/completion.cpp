@@ -20,6 +20,7 @@ void Completion::add(CompletionProgress more) {
     pending_.text += more.text;
     pending_.tokens.insert(pending_.tokens.end(), more.tokens.begin(), more.tokens.end());
     std::move(more.logprobs.begin(), more.logprobs.end(), std::back_inserter(pending_.logprobs));
+    pending_.cached_tokens += more.cached_tokens;
     pending_.finished |= more.finished;
     if (more.reason) pending_.reason = more.reason;
     if (more.error) pending_.error = std::move(more.error);

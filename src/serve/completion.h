@@ -30,6 +30,7 @@ struct CompletionProgress {
   std::string text;  // whole characters
   std::vector<int64_t> tokens;
   std::vector<TokenLogprobs> logprobs;
+  int64_t cached_tokens = 0;  // of the prompt: their keys and values were in the cache
   bool finished = false;
   std::optional<FinishReason> reason;  // when finished without an error
   std::optional<Error> error;          // when the server failed

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 namespace tessera::serve {
 
@@ -89,10 +90,19 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
     return make_error(ErrorCode::resource_exhausted,
                       "the queue has room for {} more requests, but {} came; try again later", room,
                       requests.size());
+  std::vector<batching::Submission> submissions;
+  for (const auto& request : requests) submissions.push_back(submission_of(next_id_++, request));
+  TESSERA_RETURN_IF_ERROR(check_wait(submissions));
+  for (size_t i = 0; i < submissions.size(); ++i) {
+    Status status = scheduler_.submit(submissions[i]);
+    if (status.ok()) continue;
+    for (size_t k = 0; k < i; ++k) scheduler_.finish(submissions[k].id);
+    return status.error();
+  }
   Completions completions;
-  for (auto& request : requests) {
-    int64_t id = next_id_++;
-    TESSERA_RETURN_IF_ERROR(scheduler_.submit(id, std::ssize(request.prompt), request.max_length()));
+  for (size_t i = 0; i < requests.size(); ++i) {
+    CompletionRequest& request = requests[i];
+    int64_t id = submissions[i].id;
     completions.push_back(std::make_shared<Completion>(id, notify));
     answers_[id] =
         std::make_shared<Answer>(std::move(request), completions.back(), tokenizer_, options_.end_tokens);
@@ -106,20 +116,90 @@ bool Engine::cancel(int64_t id) {
   {
     std::lock_guard lock(mutex_);
     // A step under way may still write to these blocks; nobody owns them anew before that step has ended.
-    if (!scheduler_.finish(id)) return false;
-    answer = answers_.extract(id).mapped();
+    auto found = answers_.find(id);
+    if (found == answers_.end()) return false;
+    answer = found->second;
+    forget(id);
   }
   answer->completion().add({.finished = true, .reason = FinishReason::cancelled});
   report(id, *answer, to_string(FinishReason::cancelled));
   return true;
 }
 
+// Its blocks are free, and its claim is back if it had any. REQUIRES: the lock.
+bool Engine::forget(int64_t id) {
+  auto found = answers_.find(id);
+  if (found == answers_.end()) return false;
+  if (found->second->first_step) wait_.claim_ended(found->second->request().max_length());
+  answers_.erase(found);
+  return scheduler_.finish(id);
+}
+
+// Requests whose time is over end with an error. They hear of it without the lock.
+void Engine::expire(std::unique_lock<std::mutex>& lock) {
+  std::map<int64_t, AnswerPtr> over;
+  for (int64_t id : scheduler_.expired(now_s())) {
+    over[id] = answers_.at(id);
+    forget(id);
+  }
+  if (over.empty()) return;
+  lock.unlock();
+  for (const auto& [id, answer] : over) {
+    report(id, *answer, "error");
+    answer->completion().add(
+        {.finished = true,
+         .error =
+             make_error(ErrorCode::deadline_exceeded, "the request {} within its {:.3g} s; try again later",
+                        answer->first_step ? "did not end" : "did not start", seconds_since(answer->arrival))});
+  }
+  lock.lock();
+}
+
+batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& request) const {
+  auto limit = [this](double own, double fallback) {
+    double seconds = own > 0 ? own : fallback;
+    return seconds > 0 ? now_s() + seconds : batching::kNever;
+  };
+  return {.id = id,
+          .prompt_tokens = std::ssize(request.prompt),
+          .max_length = request.max_length(),
+          .tokens = request.prompt,
+          .reuse = !(request.echo && request.logprobs),  // the logits of every row are wanted
+          .salt = request.cache_salt,
+          .priority = request.priority,
+          .tenant = request.tenant,
+          .start_by = limit(request.queue_timeout_s, options_.queue_timeout_s),
+          .end_by = limit(request.timeout_s, options_.timeout_s)};
+}
+
+Status Engine::check_wait(const std::vector<batching::Submission>& submissions) const {
+  if (options_.ttft_objective_s <= 0) return {};
+  for (const auto& submission : submissions) {
+    double wait_s = wait_.first_token_s(scheduler_, submission);
+    if (wait_s > options_.ttft_objective_s)
+      return make_error(
+          ErrorCode::resource_exhausted,
+          "the first token would come after about {:.2g} s, later than the {:.3g} s that this server "
+          "promises; try again later",
+          wait_s, options_.ttft_objective_s);
+  }
+  return {};
+}
+
+int64_t Engine::retry_after_s() const {
+  std::lock_guard lock(mutex_);
+  double wait_s = wait_.first_token_s(scheduler_, {.prompt_tokens = 1, .max_length = 1});
+  return std::clamp<int64_t>(std::llround(wait_s), 1, 60);
+}
+
 Gauges Engine::gauges() const {
   std::lock_guard lock(mutex_);
-  const auto& pool = scheduler_.pool();
   return {.running = scheduler_.num_running(),
           .waiting = scheduler_.num_waiting(),
-          .kv_usage = static_cast<double>(pool.num_used()) / static_cast<double>(pool.total())};
+          .kv_usage = static_cast<double>(scheduler_.blocks_in_use()) /
+                      static_cast<double>(scheduler_.options().blocks),
+          .prefix_queries = scheduler_.reuse().asked_tokens,
+          .prefix_hits = scheduler_.reuse().found_tokens};
 }
 
 std::optional<Error> Engine::failure() const {
@@ -149,13 +229,16 @@ Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
     lock.lock();
     return status;
   }
+  expire(lock);
   Work work = plan_step();
   if (work.step.entries.empty()) return {};
+  auto start = Clock::now();
   lock.unlock();
   Status status = announce(group_, Command::step, work.batch);
   Result<at::Tensor> logits = status.ok() ? model_.forward(work.batch, cache_) : status.error();
   if (logits) deliver(work, logits->cpu());
   lock.lock();
+  wait_.step_ended(seconds_since(start), work.step.tokens(), scheduler_.num_waiting() > 0);
   return logits ? Status() : Status(logits.error());
 }
 
@@ -164,7 +247,10 @@ Engine::Work Engine::plan_step() {
   auto now = Clock::now();
   for (int64_t id : work.step.admitted) {
     Answer& answer = *answers_.at(id);
-    if (!answer.first_step) metrics_.count_prompt_tokens(std::ssize(answer.request().prompt));
+    if (!answer.first_step) {
+      metrics_.count_prompt_tokens(std::ssize(answer.request().prompt));
+      answer.set_cached_tokens(scheduler_.reused_tokens(id));
+    }
     if (!answer.first_step) answer.first_step = now;
   }
   for (size_t i = 0; i < work.step.preempted.size(); ++i) metrics_.count_preemption();
@@ -222,12 +308,10 @@ void Engine::settle(int64_t id, const AnswerPtr& answer, std::optional<FinishRea
   {
     std::lock_guard lock(mutex_);
     if (!answers_.contains(id)) return;  // cancelled during the step
-    if (reason) {
-      scheduler_.finish(id);
-      answers_.erase(id);
-    } else {
-      scheduler_.append_token(id);
-    }
+    if (reason)
+      forget(id);
+    else
+      scheduler_.append_tokens(id, std::span(answer->tokens()).last(1));
   }
   if (reason) report(id, *answer, to_string(*reason));
   answer->deliver(reason);

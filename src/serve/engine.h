@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "batching/scheduler.h"
+#include "batching/wait_predictor.h"
 #include "serve/answer.h"
 #include "serve/metrics.h"
 #include "serve/model.h"
@@ -31,6 +32,9 @@ struct EngineOptions {
   batching::SchedulerOptions scheduling;
   int64_t max_length = 0;           // tokens of one prompt and its answer; 0: the model's positions
   std::vector<int64_t> end_tokens;  // besides the model's own
+  double ttft_objective_s = 0;      // refuses what would get its first token later; 0: nothing
+  double queue_timeout_s = 0;       // a request that has not run by then fails; 0: it waits
+  double timeout_s = 0;             // a request that has not ended by then fails; 0: it goes on
   double idle_announcement_s = 5;   // how often rank 0 tells the others that there is nothing to do
   std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
   std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
@@ -45,13 +49,16 @@ class Engine {
 
   // Queues all requests or none. Each `notify` runs on the engine's thread whenever there is something to take.
   // Errors: invalid_argument (too long, empty; names the limit), resource_exhausted (the queue is full),
-  // unavailable (the engine failed).
+  // or the first token would come later than the objective), unavailable (the engine failed). A request whose
+  // time is over ends with deadline_exceeded.
   using Completions = std::vector<std::shared_ptr<Completion>>;
   Result<Completions> submit(std::vector<CompletionRequest> requests, std::function<void()> notify);
 
   // Ends a request and frees its KV blocks before it returns; false when it ended before.
   bool cancel(int64_t id);
 
+  // When a refused client should come back: the predicted wait, at least 1.
+  int64_t retry_after_s() const;
   int64_t max_length() const { return options_.max_length; }
   Gauges gauges() const;
   std::optional<Error> failure() const;
@@ -80,6 +87,11 @@ class Engine {
   void report(int64_t id, const Answer& answer, const std::string& reason);
   void fail(const Error& error);
   Status check(const CompletionRequest& request) const;
+  Status check_wait(const std::vector<batching::Submission>& submissions) const;
+  batching::Submission submission_of(int64_t id, const CompletionRequest& request) const;
+  void expire(std::unique_lock<std::mutex>& lock);
+  bool forget(int64_t id);
+  double now_s() const { return seconds_since(started_); }
   Status check_rules(const CompletionRequest& request) const;
 
   const ServedModel& model_;
@@ -92,6 +104,8 @@ class Engine {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   batching::Scheduler scheduler_;
+  batching::WaitPredictor wait_;
+  Clock::time_point started_ = Clock::now();
   std::map<int64_t, AnswerPtr> answers_;
   int64_t next_id_ = 1;
   bool stopping_ = false;

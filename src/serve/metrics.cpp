@@ -99,6 +99,10 @@ std::string Metrics::render(const std::string& model_name, const Gauges& gauges)
   text += value("vllm:num_requests_waiting", "gauge", "Requests in the queue.", labels, gauges.waiting);
   text += value("vllm:kv_cache_usage_perc", "gauge", "Used part of the KV cache; 1 is all of it.", labels,
                 gauges.kv_usage);
+  text += value("vllm:prefix_cache_queries_total", "counter", "Prompt tokens looked up in the KV cache.",
+                labels, gauges.prefix_queries);
+  text += value("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found there.", labels,
+                gauges.prefix_hits);
   text += value("vllm:num_preemptions_total", "counter", "Requests that lost their KV blocks for a while.",
                 labels, preemptions_);
   text += value("vllm:prompt_tokens_total", "counter", "Prompt tokens of requests that began.", labels,

@@ -26,7 +26,8 @@ class Histogram {
 // State of the scheduler at one moment.
 struct Gauges {
   int64_t running = 0, waiting = 0;
-  double kv_usage = 0;  // used blocks / all blocks
+  double kv_usage = 0;                          // used blocks / all blocks
+  int64_t prefix_queries = 0, prefix_hits = 0;  // prompt tokens looked up in the cache, and found
 };
 
 class Metrics {

@@ -122,6 +122,8 @@ class Call : public std::enable_shared_from_this<Call> {
   CompletionProgress take(size_t choice) {
     CompletionProgress progress = choices_[choice]->take();
     completion_tokens_ += std::ssize(progress.tokens);
+    // The choices of one prompt share it; it counts once.
+    if (choice % static_cast<size_t>(call_.n) == 0) cached_tokens_ += progress.cached_tokens;
     num_finished_ += progress.finished;
     return progress;
   }
@@ -159,7 +161,8 @@ class Call : public std::enable_shared_from_this<Call> {
   json usage() const {
     return {{"prompt_tokens", prompt_tokens_},
             {"completion_tokens", completion_tokens_},
-            {"total_tokens", prompt_tokens_ + completion_tokens_}};
+            {"total_tokens", prompt_tokens_ + completion_tokens_},
+            {"prompt_tokens_details", {{"cached_tokens", cached_tokens_}}}};
   }
 
   // The status of a stream that has begun is out already; the error follows inside it.
@@ -189,7 +192,7 @@ class Call : public std::enable_shared_from_this<Call> {
   std::shared_ptr<HttpExchange> exchange_;
   CompletionCall call_;
   std::string model_, id_ = fresh_id();
-  int64_t created_ = std::time(nullptr), prompt_tokens_ = 0, completion_tokens_ = 0;
+  int64_t created_ = std::time(nullptr), prompt_tokens_ = 0, completion_tokens_ = 0, cached_tokens_ = 0;
   Engine::Completions choices_;
   std::vector<CompletionProgress> collected_;
   size_t num_finished_ = 0;

@@ -23,6 +23,8 @@ ApiError to_api_error(const Error& error) {
       return {.status = 404, .message = error.message};
     case ErrorCode::resource_exhausted:
       return {.status = 429, .message = error.message, .type = "rate_limit_error", .code = "queue_full"};
+    case ErrorCode::deadline_exceeded:
+      return {.status = 504, .message = error.message, .type = "timeout_error", .code = "deadline_exceeded"};
     case ErrorCode::unavailable:
       return {.status = 503, .message = error.message, .type = "service_unavailable_error"};
     default:

@@ -17,7 +17,7 @@ struct ServeCommand {
   std::string host = "127.0.0.1", name;
   uint16_t port = 8000;
   int64_t max_length = 0;
-  double drain_timeout_s = 300;
+  double drain_timeout_s = 300, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
   bool quiet = false;
 };
 
@@ -56,7 +56,10 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, group, true));
   std::optional<Error> failure;
   serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
-                                      .max_length = flags.max_length};
+                                      .max_length = flags.max_length,
+                                      .ttft_objective_s = flags.ttft_objective_s,
+                                      .queue_timeout_s = flags.queue_timeout_s,
+                                      .timeout_s = flags.timeout_s};
   if (!flags.quiet) engine_options.on_finished = print_request;
   engine_options.on_failure = [&](const Error& error) {
     server.post([&failure, &server, error] {
@@ -106,6 +109,20 @@ void add_serve(CLI::App& app) {
   command->add_option("--max-waiting", flags->serve.max_waiting, "Requests that wait; more are refused")
       ->capture_default_str();
   command->add_option("--drain-timeout", flags->drain_timeout_s, "Seconds for running requests after SIGTERM")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--ttft-objective", flags->ttft_objective_s,
+          "Refuse a request at once when its first token would come after so many seconds; 0: queue it")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--queue-timeout", flags->queue_timeout_s,
+                   "Seconds that a request may wait to start; 0: any")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--request-timeout", flags->timeout_s, "Seconds until a request must have ended; 0: any")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(
