@@ -114,8 +114,7 @@ class HeadCopy {
     for (int64_t t = 0; t < tokens; ++t)
       widen_row(from.source(t, head), from.head_dim, rows_.data() + t * width_);
     if (transposed)
-      table().pack_transposed({rows_.data(), Type::f32, width_}, tokens, from.head_dim, panels_.data(),
-                              Type::f32);
+      table().pack_transposed({rows_.data(), Type::f32, width_}, tokens, from.head_dim, panels_.data());
   }
   float* row(int64_t t) const { return rows_.data() + t * width_; }
   const float* panel(int64_t t) const { return panels_.data() + t / kLanes * panel_; }

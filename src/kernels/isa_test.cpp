@@ -41,8 +41,8 @@ struct AttentionRun {
     for (int64_t key = 0; key < kKeys; key += kKeyBlock) {
       const int64_t keys = std::min(kKeyBlock, kKeys - key);
       float* values = panels.data() + kKeyBlock * kPadded;
-      table.pack_transposed({at(k, key), Type::f32, kPadded}, keys, kWidth, panels.data(), Type::f32);
-      table.pack_transposed({at(v, key), Type::f32, kPadded}, keys, kWidth, values, Type::f32);
+      table.pack_transposed({at(k, key), Type::f32, kPadded}, keys, kWidth, panels.data());
+      table.pack_transposed({at(v, key), Type::f32, kPadded}, keys, kWidth, values);
       const AttentionStep step{at(q),
                                panels.data(),
                                at(v, key),
@@ -67,7 +67,7 @@ struct AttentionRun {
 
 TEST(InstructionSets, GiveTheSameBitsInAttention) {
   const AttentionRun expected(generic_table);
-  for (const char* name : {"avx2", "avx512"}) {
+  for (const char* name : {"avx2", "avx512", "avx512bf16"}) {
     const Table* table = table_named(name);
     if (table == nullptr) continue;
     const AttentionRun run(*table);

@@ -107,7 +107,7 @@ struct Gathered {
       widen_row(p.keys.at(slot, kv), p.head_dim, rows.data() + i * width);
       widen_row(p.values.at(slot, kv), p.head_dim, values.data() + i * width);
     }
-    table().pack_transposed({rows.data(), Type::f32, width}, count, p.head_dim, panels.data(), Type::f32);
+    table().pack_transposed({rows.data(), Type::f32, width}, count, p.head_dim, panels.data());
   }
 
   Scratch rows, values, panels;

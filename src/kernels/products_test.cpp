@@ -1,5 +1,16 @@
+#include <ATen/ops/abs.h>
+#include <ATen/ops/all.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/le.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sub.h>
 #include <ATen/ops/zeros.h>
+
+#include <cstring>
+#include <random>
+#include <vector>
 
 #include "kernels/reference.h"
 #include "kernels/scratch.h"
@@ -9,6 +20,7 @@
 namespace tessera::kernels {
 namespace {
 
+using testing::kFloatUnit;
 using testing::random;
 using testing::same_bits;
 using testing::strided;
@@ -58,9 +70,12 @@ TEST_P(Products, ContinueTheChainFromOutWhenAccumulating) {
     EXPECT_TRUE(same_bits(product_of(form, a(), b(), at::kFloat, start), expected)) << form;
 }
 
-TEST_P(Products, WidenBf16AndRoundOnce) {
+TEST_P(Products, OfBf16EqualTheChainOfPairsAndRoundOnce) {
   const Tensor x = a(at::kBFloat16), y = b(at::kBFloat16), expected = reference::product(x, y);
+  const Tensor start = random({GetParam().rows, GetParam().columns}, 3);
+  const Tensor continued = reference::product(x, y, start);
   for (char form : kForms) {
+    EXPECT_TRUE(same_bits(product_of(form, x, y, at::kFloat, start), continued)) << form;
     EXPECT_TRUE(same_bits(product_of(form, x, y, at::kFloat), expected)) << form;
     EXPECT_TRUE(same_bits(product_of(form, x, y, at::kBFloat16), expected.to(at::kBFloat16))) << form;
   }
@@ -74,16 +89,30 @@ TEST_P(Products, IgnoreStridesAndOffsets) {
 }
 
 TEST(Product, OfPartsEqualsPartOfTheWhole) {
-  const Tensor a = random({70, 90}, 1), b = random({90, 130}, 2);
-  const Tensor whole = reference::product(a, b);
-  for (char form : kForms)
-    for (int64_t first : {0, 1, 13, 37})
-      for (int64_t count : {1, 5, 16, 33}) {
-        const Tensor rows = product_of(form, a.narrow(0, first, count), b, at::kFloat);
-        EXPECT_TRUE(same_bits(rows, whole.narrow(0, first, count))) << form << first << ' ' << count;
-        const Tensor columns = product_of(form, a, b.narrow(1, first, count), at::kFloat);
-        EXPECT_TRUE(same_bits(columns, whole.narrow(1, first, count))) << form << first << ' ' << count;
-      }
+  for (auto type : {at::kFloat, at::kBFloat16}) {
+    const Tensor a = random({70, 90}, 1, type), b = random({90, 130}, 2, type);
+    const Tensor whole = reference::product(a, b);
+    for (char form : kForms)
+      for (int64_t first : {0, 1, 13, 37})
+        for (int64_t count : {1, 5, 16, 33}) {
+          const Tensor rows = product_of(form, a.narrow(0, first, count), b, at::kFloat);
+          EXPECT_TRUE(same_bits(rows, whole.narrow(0, first, count))) << form << first << ' ' << count;
+          const Tensor columns = product_of(form, a, b.narrow(1, first, count), at::kFloat);
+          EXPECT_TRUE(same_bits(columns, whole.narrow(1, first, count))) << form << first << ' ' << count;
+        }
+  }
+}
+
+// 8 bits of mantissa: products are exact in float32, so only the K additions round.
+TEST(Product, OfBf16IsWithinTheBoundOfItsSum) {
+  const int64_t depth = 1000;
+  const Tensor a = random({20, depth}, 1, at::kBFloat16), b = random({depth, 40}, 2, at::kBFloat16);
+  const Tensor x = a.to(at::kDouble), y = b.to(at::kDouble);
+  const Tensor exact = x.matmul(y), size = x.abs().matmul(y.abs());
+  for (char form : kForms) {
+    const Tensor error = product_of(form, a, b, at::kFloat).to(at::kDouble).sub(exact).abs();
+    EXPECT_TRUE(error.le(size.mul(static_cast<double>(depth) * kFloatUnit)).all().item().toBool()) << form;
+  }
 }
 
 TEST(Product, WritesNothingBesideItsRows) {
@@ -97,41 +126,87 @@ TEST(Product, WritesNothingBesideItsRows) {
 }
 
 TEST(Product, IsTheSameOnAnyNumberOfThreads) {
-  for (const Shape& shape : {Shape{300, 130, 70}, Shape{64, 1000, 40}, Shape{500, 20, 200}}) {
-    const Tensor a = random({shape.rows, shape.depth}, 1), b = random({shape.depth, shape.columns}, 2);
-    for (char form : kForms) {
-      const Tensor one = product_of(form, a, b, at::kFloat);
-      for (int64_t threads : {2, 3, 7}) {
-        WithThreads with(threads);
-        EXPECT_TRUE(same_bits(product_of(form, a, b, at::kFloat), one)) << form << threads;
+  for (auto type : {at::kFloat, at::kBFloat16})
+    for (const Shape& shape :
+         {Shape{300, 130, 70}, Shape{64, 1000, 40}, Shape{500, 20, 200}, Shape{300, 300, 700}}) {
+      const Tensor a = random({shape.rows, shape.depth}, 1, type),
+                   b = random({shape.depth, shape.columns}, 2, type);
+      for (char form : kForms) {
+        const Tensor one = product_of(form, a, b, type);
+        for (int64_t threads : {2, 3, 7}) {
+          WithThreads with(threads);
+          EXPECT_TRUE(same_bits(product_of(form, a, b, type), one)) << form << threads;
+        }
       }
     }
-  }
+}
+
+// out = start + a[rows, depth] * b[columns, depth]^T by the table of one level.
+Tensor product_by(const Table& table, const Tensor& a, const Tensor& b, const Tensor& start) {
+  const bool pairs = a.scalar_type() == at::kBFloat16;
+  const int64_t rows = a.size(0), columns = b.size(0), steps = a.size(1) / (pairs ? 2 : 1);
+  Scratch panels((columns + 15) / 16 * 16 * steps);
+  const Type type = pairs ? Type::bf16 : Type::f32;
+  table.pack_transposed({b.data_ptr(), type, b.size(1)}, columns, b.size(1), panels.data());
+  Tensor out = at::zeros({rows, columns});
+  const Product product{.a = static_cast<const float*>(a.data_ptr()),
+                        .a_tile = table.row_tile * steps,
+                        .a_row = steps,
+                        .a_k = 1,
+                        .b = panels.data(),
+                        .b_panel = 16 * steps,
+                        .b_k = 16,
+                        .rows = rows,
+                        .columns = columns,
+                        .k = steps,
+                        .start = start.data_ptr<float>(),
+                        .start_row = columns,
+                        .c = {out.data_ptr(), Type::f32, columns}};
+  (pairs ? table.product_pairs : table.product)(product);
+  return out;
+}
+
+// The levels that this processor has.
+std::vector<const Table*> tables() {
+  std::vector<const Table*> result;
+  for (const char* name : {"generic", "avx2", "avx512", "avx512bf16"})
+    if (const Table* table = table_named(name)) result.push_back(table);
+  return result;
 }
 
 TEST(Product, IsTheSameOnEveryInstructionSet) {
-  const int64_t rows = 29, columns = 75, depth = 130;
-  const Tensor a = random({rows, depth}, 1), b = random({columns, depth}, 2);
-  const Tensor expected = reference::product(a, b.t());
-  for (const char* name : {"generic", "avx2", "avx512"}) {
-    const Table* table = table_named(name);
-    if (table == nullptr) continue;
-    Scratch panels(80 * depth);
-    table->pack_transposed({b.data_ptr(), Type::f32, depth}, columns, depth, panels.data(), Type::f32);
-    Tensor out = at::zeros({rows, columns});
-    table->product({a.data_ptr<float>(),
-                    table->row_tile * depth,
-                    depth,
-                    1,
-                    {panels.data(), Type::f32, 16},
-                    16 * depth,
-                    rows,
-                    columns,
-                    depth,
-                    out.data_ptr<float>(),
-                    columns,
-                    false});
-    EXPECT_TRUE(same_bits(out, expected)) << name;
+  for (auto type : {at::kFloat, at::kBFloat16}) {
+    const Tensor a = random({29, 130}, 1, type), b = random({75, 130}, 2, type), start = random({29, 75}, 3);
+    const Tensor expected = reference::product(a, b.t(), start);
+    for (const Table* table : tables())
+      EXPECT_TRUE(same_bits(product_by(*table, a, b, start), expected)) << table->name;
+  }
+}
+
+// Any bits at all, but no NaN: subnormal numbers, sums that cancel or overflow.
+Tensor any_bits(at::IntArrayRef sizes, uint64_t seed, at::ScalarType type, int exponents) {
+  std::mt19937_64 engine(seed);
+  Tensor result = at::empty(sizes, type);
+  for (int64_t i = 0; i < result.numel(); ++i) {
+    const uint32_t exponent = static_cast<uint32_t>(engine() % static_cast<uint64_t>(exponents));
+    const uint32_t bits = (static_cast<uint32_t>(engine()) & 0x807fffffu) | exponent << 23;
+    if (type == at::kFloat)
+      std::memcpy(result.data_ptr<float>() + i, &bits, 4);
+    else
+      static_cast<uint16_t*>(result.data_ptr())[i] = static_cast<uint16_t>(bits >> 16);
+  }
+  return result;
+}
+
+TEST(Product, OfPairsTreatsSubnormalNumbersAsTheInstructionDoes) {
+  // Exponents below 128 make values below 2: most products are subnormal or near it.
+  for (int exponents : {64, 128, 192}) {
+    const Tensor a = any_bits({40, 6}, 1, at::kBFloat16, exponents),
+                 b = any_bits({50, 6}, 2, at::kBFloat16, exponents);
+    const Tensor start = any_bits({40, 50}, 3, at::kFloat, exponents / 8);
+    const Tensor expected = reference::product(a, b.t(), start);
+    for (const Table* table : tables())
+      EXPECT_TRUE(same_bits(product_by(*table, a, b, start), expected)) << table->name << exponents;
   }
 }
 

@@ -20,6 +20,14 @@ Tensor zeros(at::IntArrayRef sizes) {
   return at::zeros(sizes, at::kDouble);
 }
 
+float flushed(float x) {
+  return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x;
+}
+// Half of the instruction VDPBF16PS: subnormal numbers are zeros, in and out.
+float flushed_fma(float a, float b, float c) {
+  return flushed(std::fma(flushed(a), flushed(b), flushed(c)));
+}
+
 double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
 }
@@ -27,16 +35,25 @@ double sigmoid(double x) {
 }  // namespace
 
 Tensor product(const Tensor& a_MK, const Tensor& b_KN, const Tensor& start) {
+  const bool pairs = a_MK.scalar_type() == at::kBFloat16;
   const Tensor a = a_MK.to(at::kFloat).contiguous(), b = b_KN.to(at::kFloat).contiguous();
   const int64_t rows = a.size(0), depth = a.size(1), columns = b.size(1);
   Tensor out = start.defined() ? start.clone() : at::zeros({rows, columns}, at::kFloat);
-  const float *left = a.data_ptr<float>(), *right = b.data_ptr<float>();
-  float* result = out.data_ptr<float>();
   for (int64_t m = 0; m < rows; ++m)
-    for (int64_t n = 0; n < columns; ++n)
-      for (int64_t k = 0; k < depth; ++k)
-        result[m * columns + n] =
-            std::fma(left[m * depth + k], right[k * columns + n], result[m * columns + n]);
+    for (int64_t n = 0; n < columns; ++n) {
+      const float* left = a.data_ptr<float>() + m * depth;
+      const float* right = b.data_ptr<float>() + n;
+      float& sum = out.data_ptr<float>()[m * columns + n];
+      for (int64_t k = 0; k < depth; k += pairs ? 2 : 1) {
+        if (!pairs) {
+          sum = std::fma(left[k], right[k * columns], sum);
+          continue;
+        }
+        const bool whole = k + 1 < depth;
+        sum = flushed_fma(whole ? left[k + 1] : 0.0f, whole ? right[(k + 1) * columns] : 0.0f, sum);
+        sum = flushed_fma(left[k], right[k * columns], sum);
+      }
+    }
   return out;
 }
 

@@ -11,7 +11,8 @@ namespace tessera::kernels::reference {
 
 using at::Tensor;
 
-// out[m,n] = fma chain over k ascending, from `start` (undefined: zeros). Float32, equal to gemm_* in all bits.
+// out[m,n] = fma chain over k ascending, from `start` (undefined: zeros); of bf16 operands the chain of
+// kernels.h. Float32, equal to gemm_* in all bits.
 Tensor product(const Tensor& a_MK, const Tensor& b_KN, const Tensor& start = {});
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);

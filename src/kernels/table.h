@@ -22,16 +22,20 @@ struct Target {
   int64_t stride = 0;
 };
 
-// c[rows, columns] (+)= a * b, k ascending in one chain per element.
+// c = start + a * b for [rows, columns], k ascending in one chain of fma per element.
+//
+// A product of pairs reads words: 32 bits that hold two bf16 of successive k, the earlier one in the lower
+// half. Each word takes two steps of the chain, the later k first, and subnormal numbers are zeros, in and out:
+// that is what the instruction of AVX512_BF16 does, and the other levels do it step by step.
 struct Product {
   const float* a;  // element (r, k) at a + r / row_tile * a_tile + r % row_tile * a_row + k * a_k
   int64_t a_tile, a_row, a_k;
-  Source b;         // element (k, n) at b + n / 16 * b_panel + n % 16 + k * stride; a panel is 16 columns wide,
-  int64_t b_panel;  // readable to its end even where `columns` is not a multiple of 16
-  int64_t rows, columns, k;
-  float* c;
-  int64_t c_row;
-  bool accumulate;
+  const float* b;  // element (k, n) at b + n / 16 * b_panel + n % 16 + k * b_k; a panel is 16 columns wide,
+  int64_t b_panel, b_k;      // readable to its end even where `columns` is not a multiple of 16
+  int64_t rows, columns, k;  // k counts words in a product of pairs
+  const float* start;        // null: +0; may be c
+  int64_t start_row;
+  Target c;  // bf16: rounded to nearest even
 };
 
 // One step of attention for a tile of query rows against keys [first_key, first_key + keys); see
@@ -73,9 +77,12 @@ struct Table {
   int64_t row_tile;
   // ---- products ----
   void (*product)(const Product&);
-  void (*pack_transposed)(const Source& b, int64_t n, int64_t k, void* panels, Type type);
-  void (*pack_rows)(const Source& b, int64_t k, int64_t n, void* panels, Type type);
-  void (*pack_columns)(const Source& a, int64_t k, int64_t m, float* tiles);  // [m / row_tile][k][row_tile]
+  void (*product_pairs)(const Product&);
+  // Operands as products read them: floats, or words where the source is bf16 (an odd k ends with half a word
+  // of +0).
+  void (*pack_transposed)(const Source& b, int64_t n, int64_t k, float* panels);  // b[n, k] -> [n / 16][k][16]
+  void (*pack_rows)(const Source& b, int64_t k, int64_t n, float* panels);        // b[k, n] -> [n / 16][k][16]
+  void (*pack_columns)(const Source& a, int64_t k, int64_t m, float* tiles);  // -> [m / row_tile][k][row_tile]
   // ---- rows of `width` elements ----
   void (*convert)(const Source&, const Target&, int64_t rows, int64_t width);
   void (*add)(const Source&, const Source&, const Target&, int64_t rows, int64_t width);
@@ -105,6 +112,6 @@ struct Table {
 const Table& table();  // the best one for this processor, or the one that TESSERA_ISA names
 const Table* table_named(const char* name);  // null when unknown or not usable on this processor
 
-extern const Table generic_table, avx2_table, avx512_table;
+extern const Table generic_table, avx2_table, avx512_table, avx512bf16_table;
 
 }  // namespace tessera::kernels

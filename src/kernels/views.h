@@ -13,6 +13,16 @@ namespace tessera::kernels {
 
 Type type_of(const at::Tensor& tensor);
 
+// The same rows from another column on.
+inline Source shifted(Source source, int64_t elements) {
+  source.data = static_cast<const char*>(source.data) + elements * (source.type == Type::f32 ? 4 : 2);
+  return source;
+}
+inline Target shifted(Target target, int64_t elements) {
+  target.data = static_cast<char*>(target.data) + elements * (target.type == Type::f32 ? 4 : 2);
+  return target;
+}
+
 // A tensor [T, ...]: T rows, the rest of the dimensions contiguous; the stride between rows may be larger.
 struct Rows {
   void* data;

@@ -124,6 +124,39 @@ inline void store_part(Bf16* p, F16 x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = copy[i];
 }
 
+// Two bf16 of successive k in each word of 32 bits, the earlier one in the lower half.
+inline F16 join(F16 earlier, F16 later) {
+  auto half = [](__m256 low, __m256 high) {
+    const __m256i lower = _mm256_srli_epi32(_mm256_castps_si256(low), 16);
+    return _mm256_castsi256_ps(_mm256_or_si256(_mm256_castps_si256(high), lower));
+  };
+  return {half(earlier.lo, later.lo), half(earlier.hi, later.hi)};
+}
+inline F16 load_words(const Bf16* p, int64_t n) {
+  Bf16 copy[32] = {};
+  if (n < 32) {
+    for (int64_t i = 0; i < n; ++i) copy[i] = p[i];
+    p = copy;
+  }
+  auto words = [&](int64_t first) {
+    return _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + first)));
+  };
+  return {words(0), words(16)};
+}
+struct SubnormalsAreZero {
+  SubnormalsAreZero() { _mm_setcsr(saved | 0x8040); }
+  ~SubnormalsAreZero() { _mm_setcsr(saved); }
+  const unsigned saved = _mm_getcsr();
+};
+inline F16 fma_pairs(F16 a, F16 b, F16 c) {
+  auto earlier = [](__m256 x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); };
+  auto later = [](__m256 x) { return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(-0x10000))); };
+  auto both = [&](__m256 x, __m256 y, __m256 z) {
+    return _mm256_fmadd_ps(earlier(x), earlier(y), _mm256_fmadd_ps(later(x), later(y), z));
+  };
+  return {both(a.lo, b.lo, c.lo), both(a.hi, b.hi, c.hi)};
+}
+
 // The fixed tree over the lanes: i + (i + 8), then distances 4, 2, 1.
 inline float sum(F16 x) {
   const __m256 eight = _mm256_add_ps(x.lo, x.hi);

@@ -1,11 +1,16 @@
-// Sixteen float32 lanes in one AVX-512 register. Same operations and bits as generic/simd.h.
+// Sixteen float32 lanes in one AVX-512 register. Same operations and bits as generic/simd.h. Two levels use it,
+// each in a namespace of its own, so that the linker mixes no code of theirs.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 
-namespace tessera::kernels::avx512 {
+#ifndef TESSERA_AVX512
+#define TESSERA_AVX512 avx512
+#endif
+
+namespace tessera::kernels::TESSERA_AVX512 {
 
 struct Bf16 {
   uint16_t bits;
@@ -108,6 +113,37 @@ inline void store_part(Bf16* p, F16 x, int64_t n) {
   _mm256_mask_storeu_epi16(p, lanes(0, n).m, narrow(x));
 }
 
+// Two bf16 of successive k in each word of 32 bits, the earlier one in the lower half.
+inline F16 join(F16 earlier, F16 later) {
+  const __m512i lower = _mm512_srli_epi32(_mm512_castps_si512(earlier.v), 16);
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(later.v), lower))};
+}
+inline F16 load_words(const Bf16* p, int64_t n) {
+  const __mmask32 present = n >= 32 ? 0xffffffffu : (1u << n) - 1;
+  return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(present, p))};
+}
+#ifdef __AVX512BF16__
+struct SubnormalsAreZero {};  // the instruction needs no mode
+inline F16 fma_pairs(F16 a, F16 b, F16 c) {
+  return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+}
+#else
+struct SubnormalsAreZero {
+  SubnormalsAreZero() { _mm_setcsr(saved | 0x8040); }
+  ~SubnormalsAreZero() { _mm_setcsr(saved); }
+  const unsigned saved = _mm_getcsr();
+};
+inline F16 fma_pairs(F16 a, F16 b, F16 c) {
+  auto earlier = [](F16 x) {
+    return F16{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x.v), 16))};
+  };
+  auto later = [](F16 x) {
+    return F16{_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x.v), _mm512_set1_epi32(-0x10000)))};
+  };
+  return fma(earlier(a), earlier(b), fma(later(a), later(b), c));
+}
+#endif
+
 // The fixed tree over the lanes: i + (i + 8), then distances 4, 2, 1.
 inline float sum(F16 x) {
   const __m256 upper = _mm512_extractf32x8_ps(x.v, 1);
@@ -150,4 +186,4 @@ inline void transpose(const F16* rows, float* columns) {
   }
 }
 
-}  // namespace tessera::kernels::avx512
+}  // namespace tessera::kernels::TESSERA_AVX512

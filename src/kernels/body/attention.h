@@ -10,22 +10,23 @@ inline int64_t clamp_to(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
-// out[rows, columns] (+)= left * right; right is [k][16] panels, or rows of `width` when b_stride says so.
+// out[rows, columns] (+)= left * right; right is [k][16] panels, or rows of `width` when right_stride says so.
 inline void small_product(const float* left, int64_t row_stride, int64_t k_stride, const float* right,
                           int64_t right_stride, int64_t panel, int64_t rows, int64_t columns, int64_t k,
                           float* out, int64_t out_stride, bool accumulate) {
-  product_typed<float>({.a = left,
-                        .a_tile = row_stride * kRowTile,
-                        .a_row = row_stride,
-                        .a_k = k_stride,
-                        .b = {right, Type::f32, right_stride},
-                        .b_panel = panel,
-                        .rows = rows,
-                        .columns = columns,
-                        .k = k,
-                        .c = out,
-                        .c_row = out_stride,
-                        .accumulate = accumulate});
+  product_by<Floats>({.a = left,
+                      .a_tile = row_stride * kRowTile,
+                      .a_row = row_stride,
+                      .a_k = k_stride,
+                      .b = right,
+                      .b_panel = panel,
+                      .b_k = right_stride,
+                      .rows = rows,
+                      .columns = columns,
+                      .k = k,
+                      .start = accumulate ? out : nullptr,
+                      .start_row = out_stride,
+                      .c = {out, Type::f32, out_stride}});
 }
 
 // What row `r` sees of the block: keys [begin, end) counted from its first key.

@@ -17,132 +17,168 @@ void with_type(Type type, F f) {
     f(static_cast<Bf16*>(nullptr));
 }
 
-template <int R, int P, class B>
-void product_tile(const Product& p, const float* a, const B* b, float* c, int64_t columns) {
+inline void store_tile(const Target& t, int64_t row, int64_t column, F16 x, int64_t width) {
+  with_type(t.type, [&](auto* type) {
+    using To = std::remove_pointer_t<decltype(type)>;
+    To* to = static_cast<To*>(t.data) + row * t.stride + column;
+    if (width == 16)
+      store(to, x);
+    else
+      store_part(to, x, width);
+  });
+}
+
+// One step of the chain: a float, or a word of two bf16.
+struct Floats {
+  static F16 step(F16 a, F16 b, F16 c) { return fma(a, b, c); }
+};
+struct Pairs {
+  static F16 step(F16 a, F16 b, F16 c) { return fma_pairs(a, b, c); }
+};
+
+template <class Step, int R, int P>
+void product_tile(const Product& p, int64_t row, int64_t first, int64_t columns) {
   F16 acc[R][P];
   const int64_t last = columns - (P - 1) * 16;  // columns of the last panel, 1 to 16
   for (int r = 0; r < R; ++r)
     for (int j = 0; j < P; ++j) {
-      const float* from = c + r * p.c_row + j * 16;
-      acc[r][j] = !p.accumulate ? zero() : j < P - 1 || last == 16 ? load(from) : load_part(from, last);
+      if (p.start == nullptr) {
+        acc[r][j] = zero();
+        continue;
+      }
+      const float* from = p.start + (row + r) * p.start_row + first + j * 16;
+      acc[r][j] = j < P - 1 || last == 16 ? load(from) : load_part(from, last);
     }
-  for (int64_t k = 0; k < p.k; ++k, a += p.a_k, b += p.b.stride) {
-    F16 row[P];
-    for (int j = 0; j < P; ++j) row[j] = load(b + j * p.b_panel);
+  const float* a = p.a + row / kRowTile * p.a_tile;
+  const float* b = p.b + first / 16 * p.b_panel;
+  for (int64_t k = 0; k < p.k; ++k, a += p.a_k, b += p.b_k) {
+    F16 right[P];
+    for (int j = 0; j < P; ++j) right[j] = load(b + j * p.b_panel);
     for (int r = 0; r < R; ++r) {
       const F16 left = splat(a[r * p.a_row]);
-      for (int j = 0; j < P; ++j) acc[r][j] = fma(left, row[j], acc[r][j]);
+      for (int j = 0; j < P; ++j) acc[r][j] = Step::step(left, right[j], acc[r][j]);
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int j = 0; j < P; ++j) {
-      float* to = c + r * p.c_row + j * 16;
-      if (j < P - 1 || last == 16)
-        store(to, acc[r][j]);
-      else
-        store_part(to, acc[r][j], last);
-    }
+    for (int j = 0; j < P; ++j) store_tile(p.c, row + r, first + j * 16, acc[r][j], j < P - 1 ? 16 : last);
 }
 
-// One tile of rows against all columns, the widest register tile first.
-template <int R, int P, class B>
-void product_row_tile(const Product& p, const float* a, float* c, int64_t first, int64_t columns) {
-  const B* b = typed<B>(p.b.data);
-  for (; first < columns; first += P * 16) {
+// R rows from `row` on against columns [first, end), the widest register tile first.
+template <class Step, int R, int P>
+void product_row_tile(const Product& p, int64_t row, int64_t first, int64_t end) {
+  for (; first < end; first += P * 16) {
     if constexpr (P > 1)
-      if (columns - first <= (P - 1) * 16) return product_row_tile<R, P - 1, B>(p, a, c, first, columns);
-    const int64_t width = columns - first < P * 16 ? columns - first : P * 16;
-    product_tile<R, P, B>(p, a, b + first / 16 * p.b_panel, c + first, width);
+      if (end - first <= (P - 1) * 16) return product_row_tile<Step, R, P - 1>(p, row, first, end);
+    product_tile<Step, R, P>(p, row, first, end - first < P * 16 ? end - first : P * 16);
   }
 }
 
 // All rows: whole tiles panel by panel, so that the panel stays in the first cache; then the rest of the rows.
-template <int R, class B>
-void product_rest(const Product& p, int64_t rows, const float* a, float* c) {
+template <class Step, int R>
+void product_rest(const Product& p, int64_t row) {
   if constexpr (R > 0) {
-    if (rows == R)
-      product_row_tile<R, panels_for(R), B>(p, a, c, 0, p.columns);
+    if (p.rows - row == R)
+      product_row_tile<Step, R, panels_for(R)>(p, row, 0, p.columns);
     else
-      product_rest<R - 1, B>(p, rows, a, c);
+      product_rest<Step, R - 1>(p, row);
   }
 }
 
-template <class B>
-void product_typed(const Product& p) {
+template <class Step>
+void product_by(const Product& p) {
   constexpr int kPanels = panels_for(kRowTile);
-  const int64_t tiles = p.rows / kRowTile;
-  for (int64_t first = 0; first < p.columns && tiles > 0; first += kPanels * 16) {
+  const int64_t whole = p.rows / kRowTile * kRowTile;
+  for (int64_t first = 0; first < p.columns && whole > 0; first += kPanels * 16) {
     const int64_t end = first + kPanels * 16 < p.columns ? first + kPanels * 16 : p.columns;
-    for (int64_t tile = 0; tile < tiles; ++tile)
-      product_row_tile<kRowTile, kPanels, B>(p, p.a + tile * p.a_tile, p.c + tile * kRowTile * p.c_row, first,
-                                             end);
+    for (int64_t row = 0; row < whole; row += kRowTile)
+      product_row_tile<Step, kRowTile, kPanels>(p, row, first, end);
   }
-  product_rest<kRowTile - 1, B>(p, p.rows % kRowTile, p.a + tiles * p.a_tile, p.c + tiles * kRowTile * p.c_row);
+  product_rest<Step, kRowTile - 1>(p, whole);
 }
 
 void product(const Product& p) {
-  with_type(p.b.type, [&](auto* type) { product_typed<std::remove_pointer_t<decltype(type)>>(p); });
+  product_by<Floats>(p);
+}
+void product_pairs(const Product& p) {
+  [[maybe_unused]] const SubnormalsAreZero mode;
+  product_by<Pairs>(p);
+}
+
+// Steps of a chain over k values of this type.
+template <class From>
+constexpr int64_t steps_of(int64_t k) {
+  return std::is_same_v<From, float> ? k : (k + 1) / 2;
+}
+
+// Steps from `i` on of one row: 16 floats or words, absent ones +0.
+inline F16 load_depth(const float* row, int64_t i, int64_t k) {
+  return k - i >= 16 ? load(row + i) : load_part(row + i, k - i);
+}
+inline F16 load_depth(const Bf16* row, int64_t i, int64_t k) {
+  return load_words(row + 2 * i, k - 2 * i);
 }
 
 // b[n,k] -> panels [n / 16][k][16]; columns past n are zero.
-template <class From, class To>
-void pack_transposed_typed(const From* b, int64_t stride, int64_t n, int64_t k, To* panels) {
-  for (int64_t first = 0; first < n; first += 16, b += 16 * stride, panels += 16 * k)
-    for (int64_t k0 = 0; k0 < k; k0 += 16) {
-      const int64_t width = k - k0 < 16 ? k - k0 : 16;
+template <class From>
+void pack_transposed_typed(const From* b, int64_t stride, int64_t n, int64_t k, float* panels) {
+  const int64_t depth = steps_of<From>(k);
+  for (int64_t first = 0; first < n; first += 16, b += 16 * stride)
+    for (int64_t i = 0; i < depth; i += 16) {
       F16 rows[16];
-      for (int64_t i = 0; i < 16; ++i)
-        rows[i] = first + i >= n ? zero()
-                  : width == 16  ? load(b + i * stride + k0)
-                                 : load_part(b + i * stride + k0, width);
+      for (int64_t r = 0; r < 16; ++r) rows[r] = first + r < n ? load_depth(b + r * stride, i, k) : zero();
+      if (depth - i >= 16) {
+        transpose(rows, panels);
+        panels += 256;
+        continue;
+      }
       float square[256];
       transpose(rows, square);
-      for (int64_t i = 0; i < width; ++i) store(panels + (k0 + i) * 16, load(square + i * 16));
+      for (int64_t r = 0; r < depth - i; ++r, panels += 16) store(panels, load(square + r * 16));
     }
 }
 
-// b[k,n] -> panels [n / 16][k][16]; columns past n are zero.
-template <class From, class To>
-void pack_rows_typed(const From* b, int64_t stride, int64_t k, int64_t n, To* panels) {
-  for (int64_t first = 0; first < n; first += 16, panels += 16 * k) {
-    const int64_t width = n - first;
-    for (int64_t i = 0; i < k; ++i) {
-      const From* from = b + i * stride + first;
-      store(panels + i * 16, width >= 16 ? load(from) : load_part(from, width));
+// Sixteen columns of step i of b[k,n]: floats of one row, or words of two; `width` of them are there.
+template <class From>
+F16 load_step(const From* b, int64_t stride, int64_t i, int64_t k, int64_t width) {
+  auto row = [&](int64_t r) { return width >= 16 ? load(b + r * stride) : load_part(b + r * stride, width); };
+  if constexpr (std::is_same_v<From, float>)
+    return row(i);
+  else
+    return join(row(2 * i), 2 * i + 1 < k ? row(2 * i + 1) : zero());
+}
+
+// b[k,n] -> panels [n / kWidth][k][kWidth]. Whole registers are stored, the surplus is overwritten by the next
+// step.
+template <int kWidth, class From>
+void pack_rows_typed(const From* b, int64_t stride, int64_t k, int64_t n, float* panels) {
+  const int64_t depth = steps_of<From>(k);
+  for (int64_t first = 0; first < n; first += kWidth)
+    for (int64_t i = 0; i < depth; ++i, panels += kWidth) {
+      const F16 step = load_step(b + first, stride, i, k, n - first);
+      if (i + 1 < depth)
+        store(panels, step);
+      else
+        store_part(panels, step, kWidth);
     }
-  }
 }
 
-template <class F>
-void with_types(Type from, Type to, F f) {
-  with_type(from, [&](auto* a) { with_type(to, [&](auto* b) { f(a, b); }); });
-}
-
-void pack_transposed(const Source& b, int64_t n, int64_t k, void* panels, Type type) {
-  with_types(b.type, type, [&](auto* from, auto* to) {
-    using From = std::remove_pointer_t<decltype(from)>;
-    using To = std::remove_pointer_t<decltype(to)>;
-    pack_transposed_typed(typed<From>(b.data), b.stride, n, k, static_cast<To*>(panels));
+void pack_transposed(const Source& b, int64_t n, int64_t k, float* panels) {
+  with_type(b.type, [&](auto* type) {
+    using From = std::remove_pointer_t<decltype(type)>;
+    pack_transposed_typed(typed<From>(b.data), b.stride, n, k, panels);
   });
 }
 
-void pack_rows(const Source& b, int64_t k, int64_t n, void* panels, Type type) {
-  with_types(b.type, type, [&](auto* from, auto* to) {
-    using From = std::remove_pointer_t<decltype(from)>;
-    using To = std::remove_pointer_t<decltype(to)>;
-    pack_rows_typed(typed<From>(b.data), b.stride, k, n, static_cast<To*>(panels));
+void pack_rows(const Source& b, int64_t k, int64_t n, float* panels) {
+  with_type(b.type, [&](auto* type) {
+    using From = std::remove_pointer_t<decltype(type)>;
+    pack_rows_typed<16>(typed<From>(b.data), b.stride, k, n, panels);
   });
 }
 
-// a[k,m] -> tiles [m / kRowTile][k][kRowTile]. Whole registers are stored, the surplus is overwritten by the
-// next row; the buffer has 16 floats of slack at its end.
 void pack_columns(const Source& a, int64_t k, int64_t m, float* tiles) {
   with_type(a.type, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    for (int64_t first = 0; first < m; first += kRowTile, tiles += kRowTile * k) {
-      const T* from = typed<T>(a.data) + first;
-      for (int64_t i = 0; i < k; ++i, from += a.stride)
-        store(tiles + i * kRowTile, m - first >= 16 ? load(from) : load_part(from, m - first));
-    }
+    using From = std::remove_pointer_t<decltype(type)>;
+    pack_rows_typed<kRowTile>(typed<From>(a.data), a.stride, k, m, tiles);
   });
 }

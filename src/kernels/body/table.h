@@ -3,6 +3,7 @@ const Table table_of_isa = {
     .name = TESSERA_ISA_NAME,
     .row_tile = kRowTile,
     .product = product,
+    .product_pairs = product_pairs,
     .pack_transposed = pack_transposed,
     .pack_rows = pack_rows,
     .pack_columns = pack_columns,

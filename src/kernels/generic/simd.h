@@ -110,6 +110,28 @@ inline void store(T* p, F16 x) {
   store_part(p, x, 16);
 }
 
+// Two bf16 of successive k in each word of 32 bits, the earlier one in the lower half.
+inline F16 join(F16 earlier, F16 later) {
+  return each([&](int i) { return float_of(bits_of(later.v[i]) | bits_of(earlier.v[i]) >> 16); });
+}
+inline F16 load_words(const Bf16* p, int64_t n) {
+  auto half = [&](int64_t i) { return i < n ? static_cast<uint32_t>(p[i].bits) : 0u; };
+  return each([&](int i) { return float_of(half(2 * i) | half(2 * i + 1) << 16); });
+}
+struct SubnormalsAreZero {};  // fma_pairs does it
+inline float flush(float x) {
+  return (bits_of(x) & 0x7f800000u) == 0 ? float_of(bits_of(x) & 0x80000000u) : x;
+}
+inline F16 fma_pairs(F16 a, F16 b, F16 c) {
+  auto step = [](uint32_t x, uint32_t y, float z) {
+    return flush(__builtin_fmaf(flush(float_of(x)), flush(float_of(y)), flush(z)));
+  };
+  return each([&](int i) {
+    const uint32_t x = bits_of(a.v[i]), y = bits_of(b.v[i]);
+    return step(x << 16, y << 16, step(x & 0xffff0000u, y & 0xffff0000u, c.v[i]));
+  });
+}
+
 // The fixed tree over the lanes: i + (i + 8), then distances 4, 2, 1.
 inline float sum(F16 x) {
   for (int distance = 8; distance > 0; distance /= 2)
