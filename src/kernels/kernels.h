@@ -2,10 +2,11 @@
 // of shapes.
 //
 // Bits: every result element is computed by one fixed sequence of float32 operations that depends only on its
-// own inputs: a product is a chain of fma over k ascending, a norm or softmax a fixed tree over its own row. So
-// the result does not depend on the number of rows or columns computed beside it, on alignment, on threads or
-// on the SIMD width of the CPU. That makes shards of tensor parallelism, any batch of a server and any thread
-// count agree bit for bit.
+// own inputs: a product is a chain of fma over k ascending, a norm or softmax a fixed tree over its own row. A
+// product of bf16 takes k two by two, the later one first, and treats subnormal numbers as zeros, in and out:
+// that is the instruction VDPBF16PS. So the result does not depend on the number of rows or columns computed
+// beside it, on alignment, on threads or on the SIMD width of the CPU. That makes shards of tensor parallelism,
+// any batch of a server and any thread count agree bit for bit.
 //
 // Tensors are contiguous CPU tensors of float32 or bfloat16, as each function says; bf16 values are widened to
 // float32, computed, and rounded to nearest even once. Shape letters: T tokens, D hidden, H heads, K kv heads,
@@ -26,7 +27,7 @@ using at::Tensor;
 
 void set_kernel_threads(int64_t threads);
 int64_t kernel_threads();
-// "avx512", "avx2" or "generic": what the dispatch chose; TESSERA_ISA overrides it.
+// What the dispatch chose, a name of core/cpu_level.h; TESSERA_ISA overrides it.
 const char* isa();
 
 // ---- products ----
