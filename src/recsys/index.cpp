@@ -29,8 +29,8 @@ void BucketSpace::release(Bucket* buckets, uint64_t count) {
 }
 
 void Index::insert(uint64_t hash, uint16_t tag, uint32_t row) {
-  Bucket* buckets = buckets_.load(std::memory_order_relaxed);
-  for (uint64_t number = home(hash);; number = next(number)) {
+  Bucket* buckets = this->buckets();
+  for (uint64_t number = below(hash, view().count);; number = next(number)) {
     if (uint32_t free = buckets[number].matches(0); free != 0) {
       buckets[number].set(__builtin_ctz(free), tag, row);
       ++entries_;
@@ -41,8 +41,8 @@ void Index::insert(uint64_t hash, uint16_t tag, uint32_t row) {
 }
 
 void Index::remove(uint64_t hash, uint16_t tag, uint32_t row) {
-  Bucket* buckets = buckets_.load(std::memory_order_relaxed);
-  for (uint64_t number = home(hash);; number = next(number)) {
+  Bucket* buckets = this->buckets();
+  for (uint64_t number = below(hash, view().count);; number = next(number)) {
     for (uint32_t found = buckets[number].matches(tag); found != 0; found &= found - 1) {
       int entry = __builtin_ctz(found);
       if (buckets[number].row(entry) != row) continue;
@@ -60,23 +60,21 @@ uint64_t Index::buckets_for(uint64_t entries) {
 }
 
 uint64_t Index::larger() const {
-  uint64_t count = count_.load(std::memory_order_relaxed);
+  uint64_t count = view().count;
   return count + std::max<uint64_t>(1, count / 4);
 }
 
-Status Index::restart(BucketSpace& space, uint64_t count) {
-  Bucket* fresh = space.allocate(count);
+Status Index::restart(uint64_t count) {
+  Bucket* fresh = count <= kCountMask ? space_->allocate(count) : nullptr;
   if (fresh == nullptr)
     return make_error(ErrorCode::resource_exhausted,
                       "no address space for an index of {} buckets; use more shards, or an eviction policy",
                       count);
-  Bucket* old = buckets_.load(std::memory_order_relaxed);
-  uint64_t old_count = count_.load(std::memory_order_relaxed);
-  // A prefetch that sees one new value and one old one touches nothing real.
-  buckets_.store(fresh, std::memory_order_relaxed);
-  count_.store(count, std::memory_order_relaxed);
+  Bucket* old = buckets();
+  uint64_t old_count = view().count;
+  view_.store(static_cast<uint64_t>(fresh - base_) << kCountBits | count, std::memory_order_release);
   entries_ = 0;
-  if (old != nullptr) space.release(old, old_count);
+  if (old_count != 0) space_->release(old, old_count);
   return {};
 }
 

@@ -37,6 +37,9 @@ Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t
     space->region_ = std::move(file.region);
   }
   space->region_.prefer_small_pages(0, space->dirty_offset_ + num_shards * kBitsPerShard);
+  TESSERA_ASSIGN_OR_RETURN(
+      space->lists_, Region::reserve(num_shards * kMostChunks * static_cast<int64_t>(sizeof(uint32_t))));
+  space->lists_.prefer_small_pages(0, space->lists_.bytes());
   std::byte* base = space->region_.data();
   space->owners_ = reinterpret_cast<uint16_t*>(base + kOwnersOffset);
   space->chunks_ = base + space->dirty_offset_ + num_shards * kBitsPerShard;
@@ -73,10 +76,11 @@ ShardRows::ShardRows(RowSpace& space, int64_t shard)
       shard_(shard),
       record_bytes_(space.record_bytes()),
       live_(space.live_bits(shard)),
-      dirty_(space.dirty_bits(shard)) {}
+      dirty_(space.dirty_bits(shard)),
+      chunks_(space.chunks_of(shard)) {}
 
 void ShardRows::adopt_chunk(uint32_t chunk) {
-  chunks_.push_back(chunk);
+  chunks_[num_chunks_++] = chunk;
   for (uint32_t i = 0; i < RowSpace::kChunkRows; ++i, ++used_)
     if (!live(used_)) free_.push_back(used_);
 }
@@ -91,7 +95,7 @@ uint32_t ShardRows::take() {
   if (used_ % RowSpace::kChunkRows == 0) {
     uint32_t chunk = space_->take_chunk(shard_);
     if (chunk == kNoRow) return kNoRow;
-    chunks_.push_back(chunk);
+    chunks_[num_chunks_++] = chunk;
   }
   return used_++;
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "recsys/index.h"
+#include "recsys/prefetch.h"
 #include "recsys/region.h"
 
 namespace tessera::recsys {
@@ -26,6 +27,7 @@ class ShardRows;
 class RowSpace {
  public:
   static constexpr uint32_t kChunkRows = 512;
+  static constexpr uint32_t kMostChunks = (kNoRow + 1) / kChunkRows;  // of one shard
   static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;  // bytes of one bit map
 
   struct Header {
@@ -44,6 +46,10 @@ class RowSpace {
   uint16_t* owners() const { return owners_; }
   uint64_t* live_bits(int64_t shard) const { return bits(live_offset_, shard); }
   uint64_t* dirty_bits(int64_t shard) const { return bits(dirty_offset_, shard); }
+  // The chunks of a shard in order: kMostChunks numbers, 0 where there is none yet.
+  uint32_t* chunks_of(int64_t shard) const {
+    return reinterpret_cast<uint32_t*>(lists_.data()) + shard * kMostChunks;
+  }
   Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
   int64_t record_bytes() const { return record_bytes_; }
 
@@ -53,7 +59,7 @@ class RowSpace {
   }
   void lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chunks);
 
-  Region region_;
+  Region region_, lists_;
   int64_t record_bytes_ = 0, chunk_bytes_ = 0, live_offset_ = 0, dirty_offset_ = 0, total_bytes_ = 0;
   uint16_t* owners_ = nullptr;
   std::byte* chunks_ = nullptr;
@@ -65,6 +71,8 @@ class ShardRows {
   ShardRows(RowSpace& space, int64_t shard);
   // Takes over a chunk that the shard had before this process; the rows that are not live are free.
   void adopt_chunk(uint32_t chunk);
+  // Any number below kNoRow gives readable memory, so that a reader beside a writer may ask first and check the
+  // id afterwards.
   std::byte* record(uint32_t row) const {
     return space_->chunk(chunks_[row / RowSpace::kChunkRows]) +
            static_cast<int64_t>(row % RowSpace::kChunkRows) * record_bytes_;
@@ -81,16 +89,19 @@ class ShardRows {
     live_[row / 64] &= ~(uint64_t{1} << row % 64);
     free_.push_back(row);
   }
-  void mark_dirty(uint32_t row) { dirty_[row / 64] |= uint64_t{1} << row % 64; }
+  void mark_dirty(uint32_t row) {
+    uint64_t bit = uint64_t{1} << row % 64;
+    if ((dirty_[row / 64] & bit) == 0) dirty_[row / 64] |= bit;  // most are dirty already: no line to write back
+  }
   // The rows of 64 that are live and, unless `all`, changed since the last call; from now on unchanged.
   uint64_t take_changes(size_t word, bool all) {
     uint64_t changed = live_[word] & (all ? ~uint64_t{0} : dirty_[word]);
     dirty_[word] = 0;
     return changed;
   }
-  void prefetch_dirty(uint32_t row) const { __builtin_prefetch(dirty_ + row / 64, 1); }
+  void prefetch_dirty(uint32_t row) const { prefetch_far(dirty_ + row / 64); }
   uint32_t end() const { return used_; }  // every live row is below
-  int64_t bytes() const { return static_cast<int64_t>(chunks_.size()) * RowSpace::kChunkRows * record_bytes_; }
+  int64_t bytes() const { return num_chunks_ * RowSpace::kChunkRows * record_bytes_; }
   template <class Visit>
   void for_each_live(const Visit& visit) const;  // visit(row), ascending
 
@@ -98,8 +109,9 @@ class ShardRows {
   RowSpace* space_;
   int64_t shard_, record_bytes_;
   uint64_t *live_, *dirty_;
+  uint32_t* chunks_;
+  int64_t num_chunks_ = 0;
   uint32_t used_ = 0;
-  std::vector<uint32_t> chunks_;
   std::vector<uint32_t> free_;
 };
 

@@ -1,4 +1,4 @@
-#include "recsys/table.h"
+#include "recsys/table_visit.h"
 
 #include <algorithm>
 #include <bit>
@@ -10,37 +10,8 @@
 namespace tessera::recsys {
 namespace {
 
-// Sized so that the rows of a block (4096 x 64 bytes) stay in the second cache while they are scattered.
-constexpr size_t kBlock = 4096;
-// Distances between the stages, in ids: enough for all misses a core can have on their way.
-constexpr size_t kBucketAhead = 24, kRowAhead = 24, kWindow = 64;
-
 uint64_t hash_of(uint64_t id) {
   return mix64(id);
-}
-
-// Positions of a block in order of their shards, ids of one shard in order of the request.
-struct BlockOrder {
-  uint64_t hashes[kBlock];
-  uint16_t positions[kBlock];
-};
-
-void order_by_shard(std::span<const uint64_t> ids, int shard_bits, BlockOrder& order) {
-  static thread_local std::vector<uint32_t> starts;
-  static thread_local std::vector<uint64_t> unordered;
-  unordered.resize(kBlock);
-  starts.assign((size_t{1} << shard_bits) + 1, 0);
-  auto shard = [shard_bits](uint64_t hash) { return shard_bits == 0 ? 0 : hash >> (64 - shard_bits); };
-  for (size_t i = 0; i < ids.size(); ++i) {
-    unordered[i] = hash_of(ids[i]);
-    ++starts[shard(unordered[i]) + 1];
-  }
-  for (size_t s = 1; s < starts.size(); ++s) starts[s] += starts[s - 1];
-  for (size_t i = 0; i < ids.size(); ++i) {
-    uint32_t place = starts[shard(unordered[i])]++;
-    order.hashes[place] = unordered[i];
-    order.positions[place] = static_cast<uint16_t>(i);
-  }
 }
 
 }  // namespace
@@ -49,8 +20,7 @@ Table::Table(const GroupOptions& group, int64_t num_shards)
     : group_(group),
       update_(group),
       eviction_(group, num_shards),
-      shard_bits_(std::countr_zero(static_cast<uint64_t>(num_shards))),
-      record_lines_((update_.layout().bytes + 63) / 64) {}
+      shard_bits_(std::countr_zero(static_cast<uint64_t>(num_shards))) {}
 
 namespace {
 
@@ -76,7 +46,7 @@ Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t 
                                                            shared.path, hash_of_options(group)));
   TESSERA_ASSIGN_OR_RETURN(table->buckets_, BucketSpace::create(reserve));
   for (int64_t s = 0; s < num_shards; ++s)
-    table->shards_.push_back(std::make_unique<Shard>(*table->space_, s, group, num_shards));
+    table->shards_.push_back(std::make_unique<Shard>(*table->space_, *table->buckets_, s, group, num_shards));
   table->adopt_chunks();
   if (shared.path.empty()) TESSERA_RETURN_IF_ERROR(table->rebuild_indexes());
   return table;
@@ -91,123 +61,6 @@ void Table::adopt_chunks() {
   }
 }
 
-// ---- a request, shard by shard ----
-
-// Looks where the row most probably is and prefetches it; the id is compared when the row has arrived.
-template <bool kWrites>
-inline void Table::probe(Visitor& visitor, uint64_t id, uint64_t hash) {
-  visitor.id = id;
-  visitor.hash = hash;
-  const Index& index = visitor.shard->index;
-  const Bucket& bucket = index.bucket(index.home(index_hash(hash)));
-  uint32_t found = bucket.matches(Index::tag_of(hash));
-  visitor.record = nullptr;
-  if (found == 0) return;
-  visitor.row = bucket.row(std::countr_zero(found));
-  visitor.record = visitor.shard->rows.record(visitor.row);
-  auto begin = reinterpret_cast<uintptr_t>(visitor.record) / 64 * 64;
-  auto end = reinterpret_cast<uintptr_t>(visitor.record) +
-             static_cast<uintptr_t>(kWrites ? update_.layout().bytes : update_.layout().state_offset);
-  for (uintptr_t line = begin; line < end; line += 64)
-    __builtin_prefetch(reinterpret_cast<void*>(line), kWrites);
-  if (kWrites) visitor.shard->rows.prefetch_dirty(visitor.row);
-}
-
-// The caller's floats of one id: a get writes them, a put reads them.
-template <bool kWrites>
-inline void Table::prefetch_floats(const float* floats) const {
-  for (int64_t j = 0; j < group_.dim; j += 16) __builtin_prefetch(floats + j, !kWrites);
-}
-
-void Table::find_record(Visitor& visitor) {
-  const Shard& shard = *visitor.shard;
-  auto same = [&](uint32_t row) { return id_of(shard.rows.record(row)) == visitor.id; };
-  visitor.row = shard.index.find(index_hash(visitor.hash), Index::tag_of(visitor.hash), same);
-  visitor.record = visitor.row == kNoRow ? nullptr : shard.rows.record(visitor.row);
-}
-
-template <bool kWrites, class Visit>
-void Table::sweep_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit) {
-  static thread_local BlockOrder order;
-  order_by_shard(ids, shard_bits_, order);
-  Visitor window[kWindow];
-  size_t count = ids.size();
-  uint64_t removals_at_lock[kWindow];  // of the shard, when its lock was taken
-  uint64_t removals = 0;
-  Shard* locked = nullptr;
-  for (size_t i = 0; i < count + kBucketAhead + kRowAhead; ++i) {
-    if (i < count) shards_[shard_number(order.hashes[i])]->index.prefetch(index_hash(order.hashes[i]));
-    if (size_t p = i - kBucketAhead; i >= kBucketAhead && p < count) {
-      Visitor& visitor = window[p % kWindow];
-      visitor.position = first + order.positions[p];
-      visitor.shard = shards_[shard_number(order.hashes[p])].get();
-      if (visitor.shard != locked) {
-        locked = visitor.shard;
-        locked->mutex.lock();
-        removals = locked->removals;
-      }
-      removals_at_lock[p % kWindow] = removals;
-      probe<kWrites>(visitor, ids[order.positions[p]], order.hashes[p]);
-      if (floats != nullptr)
-        prefetch_floats<kWrites>(floats + visitor.position * static_cast<size_t>(group_.dim));
-    }
-    if (i < kBucketAhead + kRowAhead) continue;
-    size_t v = i - kBucketAhead - kRowAhead;
-    Visitor& visitor = window[v % kWindow];
-    Shard* shard = visitor.shard;
-    bool as_probed = visitor.record != nullptr && shard->removals == removals_at_lock[v % kWindow] &&
-                     id_of(visitor.record) == visitor.id;
-    if (!as_probed) find_record(visitor);
-    visit(visitor);
-    bool last_of_shard = v + 1 == count || window[(v + 1) % kWindow].shard != shard;
-    if (last_of_shard) shard->mutex.unlock();
-  }
-}
-
-template <bool kWrites, class Visit>
-void Table::for_each(std::span<const uint64_t> ids, const float* floats, const Visit& visit) {
-  for (size_t first = 0; first < ids.size(); first += kBlock)
-    sweep_block<kWrites>(ids.subspan(first, std::min(kBlock, ids.size() - first)), first, floats, visit);
-}
-
-Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now) {
-  size_t dim = static_cast<size_t>(group_.dim);
-  bool train = access == Access::train, all_admitted = group_.admission.kind == AdmissionOptions::Kind::all;
-  bool visits = train && eviction_.tracks_visits(), full = false;
-  for_each<false>(ids, rows, [&](Visitor& visitor) {
-    float* out = rows + visitor.position * dim;
-    if (eviction_.can_expire() && visitor.record != nullptr && eviction_.expired(visitor.record, now)) {
-      if (train) drop_expired(visitor, now);
-      visitor.record = nullptr;
-    }
-    bool found = visitor.record != nullptr;
-    if (!found && train) {
-      if (visitor.shard->admission.admit(visitor.id, now)) {
-        full |= !make_row(visitor, now);
-      } else {
-        ++visitor.shard->stats.refused;
-      }
-    }
-    if (visitor.record != nullptr) {
-      if (visits && found) {
-        touch(*visitor.shard, visitor.row);
-        eviction_.visit(visitor.record, now);
-      }
-      update_.read(visitor.record, out);
-    } else if (all_admitted && !train) {
-      update_.initial_values(visitor.id, out);
-    } else {
-      std::fill_n(out, dim, 0.0f);
-    }
-  });
-  if (!full) return {};
-  return make_error(
-      ErrorCode::resource_exhausted,
-      "group '{}' has no room for more rows: a shard holds at most {}; use more shards than {}, or an "
-      "eviction policy with a budget",
-      group_.name, kNoRow, shards_.size());
-}
-
 Result<PutCount> Table::put(std::span<const uint64_t> ids, const float* gradients, const PutOptions& options,
                             uint64_t now) {
   size_t dim = static_cast<size_t>(group_.dim);
@@ -220,7 +73,7 @@ Result<PutCount> Table::put(std::span<const uint64_t> ids, const float* gradient
   }
   RowStep step = update_.step_of(options);
   uint64_t done = 0;
-  for_each<true>(ids, gradients, [&](Visitor& visitor) {
+  for_each(ids, gradients, [&](Visitor& visitor) {
     if (done < ticket.skip) {
       ++done;
       return;
@@ -233,6 +86,7 @@ Result<PutCount> Table::put(std::span<const uint64_t> ids, const float* gradient
     } else {
       touch(*visitor.shard, visitor.row);
       if (ticket.slot != nullptr) note_old_bytes(*ticket.slot, visitor, done);
+      RowVersions::Writing writing(visitor.shard->versions, visitor.row);
       bool updated = update_.update(visitor.record, gradient, step, options.step);
       total.updated += updated ? 1 : 0;
       total.not_finite += updated ? 0 : 1;
@@ -259,14 +113,17 @@ Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t 
   if (shared_.journal != nullptr) {
     TESSERA_ASSIGN_OR_RETURN(ticket, shared_.journal->begin(shared_.group, 0, 0));
   }
-  for_each<true>(ids, rows, [&](Visitor& visitor) {
+  for_each(ids, rows, [&](Visitor& visitor) {
     if (visitor.record == nullptr && !make_row(visitor, now)) {
       full = true;
       return;
     }
     touch(*visitor.shard, visitor.row);
     if (ticket.slot != nullptr) note_old_bytes(*ticket.slot, visitor, 0);
-    update_.write(visitor.record, rows + visitor.position * static_cast<size_t>(group_.dim));
+    {
+      RowVersions::Writing writing(visitor.shard->versions, visitor.row);
+      update_.write(visitor.record, rows + visitor.position * static_cast<size_t>(group_.dim));
+    }
     if (ticket.slot != nullptr) ticket.slot->state.store(0, std::memory_order_release);
   });
   if (ticket.slot != nullptr) shared_.journal->finish(ticket);
@@ -277,12 +134,13 @@ Status Table::assign(std::span<const uint64_t> ids, const float* rows, uint64_t 
 Status Table::overwrite(std::span<const uint64_t> ids, const std::byte* records) {
   bool full = false;
   size_t bytes = static_cast<size_t>(update_.layout().bytes);
-  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
+  for_each(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr && !make_row(visitor, 0)) {
       full = true;
       return;
     }
     touch(*visitor.shard, visitor.row);
+    RowVersions::Writing writing(visitor.shard->versions, visitor.row);
     std::memcpy(visitor.record, records + visitor.position * bytes, bytes);
   });
   if (!full) return {};
@@ -291,7 +149,7 @@ Status Table::overwrite(std::span<const uint64_t> ids, const std::byte* records)
 
 int64_t Table::erase(std::span<const uint64_t> ids, uint64_t now) {
   int64_t gone = 0;
-  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
+  for_each(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr || drop_expired(visitor, now)) return;
     remove(*visitor.shard, visitor.row);
     ++gone;
@@ -300,7 +158,7 @@ int64_t Table::erase(std::span<const uint64_t> ids, uint64_t now) {
 }
 
 void Table::find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now) {
-  for_each<false>(ids, nullptr, [&](Visitor& visitor) {
+  for_each(ids, nullptr, [&](Visitor& visitor) {
     bool there = visitor.record != nullptr && !eviction_.expired(visitor.record, now);
     present[visitor.position] = there ? 1 : 0;
   });
@@ -308,9 +166,10 @@ void Table::find(std::span<const uint64_t> ids, uint8_t* present, uint64_t now) 
 
 int64_t Table::set_scores(std::span<const uint64_t> ids, const float* scores) {
   int64_t set = 0;
-  for_each<true>(ids, nullptr, [&](Visitor& visitor) {
+  for_each(ids, nullptr, [&](Visitor& visitor) {
     if (visitor.record == nullptr) return;
     touch(*visitor.shard, visitor.row);
+    RowVersions::Writing writing(visitor.shard->versions, visitor.row);
     eviction_.set_score(visitor.record, scores[visitor.position]);
     ++set;
   });
@@ -328,8 +187,11 @@ bool Table::make_row(Visitor& visitor, uint64_t now) {
   if (row == kNoRow) return false;
   visitor.row = row;
   visitor.record = shard.rows.record(row);
-  update_.create(visitor.id, visitor.record);
-  if (eviction_.tracks_visits()) eviction_.visit(visitor.record, now);
+  {
+    RowVersions::Writing writing(shard.versions, row);
+    update_.create(visitor.id, visitor.record);
+    if (eviction_.tracks_visits()) eviction_.visit(visitor.record, now);
+  }
   shard.rows.mark_dirty(row);
   shard.rows.set_live(row);
   shard.index.insert(index_hash(visitor.hash), Index::tag_of(visitor.hash), row);
@@ -338,7 +200,7 @@ bool Table::make_row(Visitor& visitor, uint64_t now) {
 }
 
 bool Table::grow(Shard& shard, uint64_t buckets) {
-  if (!shard.index.restart(*buckets_, buckets)) return false;
+  if (!shard.index.restart(buckets)) return false;
   shard.rows.for_each_live([&](uint32_t row) {
     uint64_t hash = hash_of(id_of(shard.rows.record(row)));
     shard.index.insert(index_hash(hash), Index::tag_of(hash), row);
@@ -352,7 +214,7 @@ void Table::remove(Shard& shard, uint32_t row) {
   if (shard.tracks_removals) shard.removed.push_back(id);
   shard.rows.give_back(row);
   shard.index.remove(index_hash(hash), Index::tag_of(hash), row);
-  ++shard.removals;
+  shard.removals.fetch_add(1, std::memory_order_release);
 }
 
 void Table::make_room(Shard& shard) {

@@ -1,7 +1,8 @@
-// The rows of one group. A request is served shard by shard: ids are hashed and put in order of their shards,
-// then each passes three stages some tens of ids apart, so that the memory of many rows is on its way at once:
-// its bucket is prefetched; its shard is locked, the bucket searched and the row prefetched; the row is read or
-// updated. A shard is locked once per block of ids, and locks are taken in ascending order.
+// The rows of one group. A request is cut into blocks. The rows of a block are searched without locks
+// (search.h); then they are fetched some ids ahead, so that the memory of many is on its way at once. A get
+// copies them under their versions (row_versions.h), also without locks. Everything that changes rows visits
+// the ids of a block in order of their shards, and locks each shard once, one at a time. Whoever finds another
+// id in the record than it searched asks the index again under the lock.
 //
 // Contract and threads: store.h.
 #pragma once
@@ -18,18 +19,21 @@
 #include "recsys/journal.h"
 #include "recsys/row_space.h"
 #include "recsys/row_update.h"
+#include "recsys/row_versions.h"
+#include "recsys/search.h"
 #include "recsys/store.h"
 
 namespace tessera::recsys {
 
 struct Shard {
-  Shard(RowSpace& space, int64_t number, const GroupOptions& group, int64_t num_shards)
-      : rows(space, number), admission(group.admission, num_shards) {}
-  std::mutex mutex;
+  Shard(RowSpace& space, BucketSpace& buckets, int64_t number, const GroupOptions& group, int64_t num_shards)
+      : index(buckets), rows(space, number), admission(group.admission, num_shards) {}
+  std::mutex mutex;  // of all that changes the shard
   Index index;
   ShardRows rows;
+  RowVersions versions;
   Admission admission;
-  uint64_t removals = 0;  // while it stands still, a record that was found stays where it is
+  std::atomic<uint64_t> removals = 0;  // while it stands still, a record that was found stays where it is
   GroupStats stats;
 
   // Of a snapshot under way: rows whose bytes at the cut are still to be written, and those that were copied
@@ -82,7 +86,7 @@ class Table {
  private:
   Table(const GroupOptions& group, int64_t num_shards);
 
-  // One id on its way: where it stands in the request, its hash, and its record when it has one.
+  // One id that is visited: where it stands in the request, its hash, and its record when it has one.
   struct Visitor {
     size_t position;
     uint64_t id, hash;
@@ -91,17 +95,27 @@ class Table {
     uint32_t row;
   };
   // visit(Visitor&) for every id, under the lock of its shard. `floats`: the caller's, one row per id, or null.
-  template <bool kWrites, class Visit>
+  template <class Visit>
   void for_each(std::span<const uint64_t> ids, const float* floats, const Visit& visit);
-  template <bool kWrites, class Visit>
-  void sweep_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit);
-  template <bool kWrites>
-  void prefetch_floats(const float* floats) const;
+  template <class Visit>
+  void visit_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit);
+  void search(Search& search, std::span<const uint64_t> ids) const;
+  void fetch(const Shard& shard, uint32_t row, bool write) const;
+  size_t fetch_distance() const;
+
+  // A get that changes no row that is there.
+  struct Reading {
+    float* rows;
+    Access access;
+    uint64_t now;
+    bool full = false;  // no room for a new row
+  };
+  void read_block(std::span<const uint64_t> ids, size_t first, Reading& reading);
+  bool read_unlocked(const Shard& shard, uint32_t row, uint64_t id, uint64_t now, float* out) const;
+  void visit_for_get(Visitor& visitor, Reading& reading);
 
   uint64_t index_hash(uint64_t hash) const { return hash << shard_bits_; }
   size_t shard_number(uint64_t hash) const { return shard_bits_ == 0 ? 0 : hash >> (64 - shard_bits_); }
-  template <bool kWrites>
-  void probe(Visitor& visitor, uint64_t id, uint64_t hash);
   void find_record(Visitor& visitor);
   bool make_row(Visitor& visitor, uint64_t now);  // false: no room
   bool grow(Shard& shard, uint64_t buckets);
@@ -123,7 +137,6 @@ class Table {
   RowUpdate update_;
   Eviction eviction_;
   int shard_bits_;
-  int64_t record_lines_;
   SharedRows shared_;
   std::unique_ptr<RowSpace> space_;
   std::unique_ptr<BucketSpace> buckets_;

@@ -1,0 +1,95 @@
+// Where the rows of many ids are, found without locks and with many cache misses on their way at once: first
+// every id's bucket is fetched, then the buckets are searched, and ids whose bucket was full go on to the next
+// one together. What is found may be gone by the time it is used: the id lies in the record.
+//
+// Threads: a Search belongs to one thread; writers may be at work on the shards.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "recsys/hash.h"
+#include "recsys/index.h"
+#include "recsys/prefetch.h"
+
+namespace tessera::recsys {
+
+class Search {
+ public:
+  // Ids of one block. Small enough that the rows of a block (2048 x 64 bytes) stay in the second cache.
+  static constexpr size_t kBlock = 2048;
+
+  // `shard_index(s)`: the index of shard s of 2^shard_bits. Fills hash(), shard() and row() for ids[0, n).
+  template <class ShardIndex>
+  void run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index);
+
+  uint64_t hash(size_t i) const { return hashes_[i]; }
+  uint32_t shard(size_t i) const { return shards_[i]; }
+  uint32_t row(size_t i) const { return rows_[i]; }  // most probable row, or kNoRow
+
+ private:
+  // How far fetching runs ahead, in ids.
+  static constexpr size_t kAhead = 32;
+  struct Late {
+    uint32_t place;
+    Index::View view;
+    const Bucket* bucket;
+  };
+  void search_further();
+  bool search_one(size_t i, const Bucket& bucket);
+
+  uint64_t hashes_[kBlock];
+  uint16_t shards_[kBlock];
+  uint32_t rows_[kBlock];
+  std::vector<Late> late_;
+};
+
+// True when the search of this id has ended.
+inline bool Search::search_one(size_t i, const Bucket& bucket) {
+  uint32_t found = bucket.matches(Index::tag_of(hashes_[i]));
+  rows_[i] = found != 0 ? bucket.row(__builtin_ctz(found)) : kNoRow;
+  return found != 0 || bucket.passed == 0;
+}
+
+inline void Search::search_further() {
+  // Few go further than two buckets; who would is asked for again under the lock.
+  constexpr int kRounds = 8;
+  for (int round = 0; round < kRounds && !late_.empty(); ++round) {
+    size_t kept = 0;
+    for (const Late& late : late_) {
+      if (search_one(late.place, *late.bucket)) continue;
+      late_[kept++] = {late.place, late.view, late.view.after(late.bucket)};
+      prefetch_far(late_[kept - 1].bucket);
+    }
+    late_.resize(kept);
+  }
+}
+
+template <class ShardIndex>
+void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index) {
+  const size_t count = ids.size();
+  const Bucket* homes[kAhead];
+  late_.clear();
+  auto fetch = [&](size_t i) {
+    uint64_t hash = mix64(ids[i]);
+    hashes_[i] = hash;
+    shards_[i] = static_cast<uint16_t>(shard_bits == 0 ? 0 : hash >> (64 - shard_bits));
+    homes[i % kAhead] = shard_index(shards_[i]).view().home(hash << shard_bits);
+    prefetch_far(homes[i % kAhead]);
+  };
+  for (size_t i = 0; i < std::min(kAhead, count); ++i) fetch(i);
+  for (size_t i = 0; i < count; ++i) {
+    const Bucket* home = homes[i % kAhead];
+    if (i + kAhead < count) fetch(i + kAhead);
+    if (search_one(i, *home)) continue;
+    Index::View view = shard_index(shards_[i]).view();
+    if (home < view.buckets || home >= view.buckets + view.count) continue;  // the index has moved on
+    late_.push_back({static_cast<uint32_t>(i), view, view.after(home)});
+    prefetch_far(late_.back().bucket);
+  }
+  search_further();
+}
+
+}  // namespace tessera::recsys

@@ -1,0 +1,102 @@
+// What a table does with the ids of a request: the search, the order of visits, and get.
+#include "recsys/table_visit.h"
+
+namespace tessera::recsys {
+
+void ShardOrder::sort(const Search& search, size_t count, size_t num_shards) {
+  static thread_local std::vector<uint32_t> starts;
+  starts.assign(num_shards + 1, 0);
+  for (size_t i = 0; i < count; ++i) ++starts[search.shard(i) + 1u];
+  for (size_t s = 1; s < starts.size(); ++s) starts[s] += starts[s - 1];
+  for (size_t i = 0; i < count; ++i) positions[starts[search.shard(i)]++] = static_cast<uint16_t>(i);
+}
+
+void Table::search(Search& search, std::span<const uint64_t> ids) const {
+  search.run(ids, shard_bits_, [this](size_t shard) -> const Index& { return shards_[shard]->index; });
+}
+
+void Table::find_record(Visitor& visitor) {
+  const Shard& shard = *visitor.shard;
+  auto same = [&](uint32_t row) { return id_of(shard.rows.record(row)) == visitor.id; };
+  visitor.row = shard.index.find(index_hash(visitor.hash), Index::tag_of(visitor.hash), same);
+  visitor.record = visitor.row == kNoRow ? nullptr : shard.rows.record(visitor.row);
+}
+
+// False when the record is another id's, has expired, or was being written.
+inline bool Table::read_unlocked(const Shard& shard, uint32_t row, uint64_t id, uint64_t now,
+                                 float* out) const {
+  if (row == kNoRow || RowVersions::kReadersLock) return false;
+  uint32_t version = shard.versions.begin_read(row);
+  const std::byte* record = shard.rows.record(row);
+  if (version % 2 != 0 || id_of(record) != id || eviction_.expired(record, now)) return false;
+  update_.read(record, out);
+  return shard.versions.unchanged(row, version);
+}
+
+void Table::read_block(std::span<const uint64_t> ids, size_t first, Reading& reading) {
+  static thread_local Search found;
+  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
+  search(found, ids);
+  auto prefetch = [&](size_t i) {
+    if (found.row(i) == kNoRow) return;
+    const Shard& shard = *shards_[found.shard(i)];
+    fetch(shard, found.row(i), false);
+    shard.versions.prefetch(found.row(i));
+  };
+  for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
+  for (size_t i = 0; i < count; ++i) {
+    if (i + ahead < count) prefetch(i + ahead);
+    Shard& shard = *shards_[found.shard(i)];
+    if (read_unlocked(shard, found.row(i), ids[i], reading.now, reading.rows + (first + i) * dim)) continue;
+    std::lock_guard lock(shard.mutex);
+    Visitor visitor{.position = first + i, .id = ids[i], .hash = found.hash(i), .shard = &shard};
+    find_record(visitor);
+    visit_for_get(visitor, reading);
+  }
+}
+
+void Table::visit_for_get(Visitor& visitor, Reading& reading) {
+  const bool train = reading.access == Access::train;
+  Shard& shard = *visitor.shard;
+  if (visitor.record != nullptr && eviction_.expired(visitor.record, reading.now)) {
+    if (train) drop_expired(visitor, reading.now);
+    visitor.record = nullptr;
+  }
+  const bool found = visitor.record != nullptr;
+  if (!found && train) {
+    bool admitted = shard.admission.admit(visitor.id, reading.now);
+    shard.stats.refused += admitted ? 0 : 1;
+    if (admitted) reading.full |= !make_row(visitor, reading.now);
+  }
+  float* out = reading.rows + visitor.position * static_cast<size_t>(group_.dim);
+  if (visitor.record == nullptr) {
+    bool as_first_get = !train && group_.admission.kind == AdmissionOptions::Kind::all;
+    if (as_first_get) return update_.initial_values(visitor.id, out);
+    std::fill_n(out, group_.dim, 0.0f);
+    return;
+  }
+  if (train && found && eviction_.tracks_visits()) {
+    touch(shard, visitor.row);
+    RowVersions::Writing writing(shard.versions, visitor.row);
+    eviction_.visit(visitor.record, reading.now);
+  }
+  update_.read(visitor.record, out);
+}
+
+Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now) {
+  Reading reading{rows, access, now};
+  if (access == Access::train && eviction_.tracks_visits()) {
+    for_each(ids, rows, [&](Visitor& visitor) { visit_for_get(visitor, reading); });
+  } else {
+    for (size_t first = 0; first < ids.size(); first += Search::kBlock)
+      read_block(ids.subspan(first, std::min(Search::kBlock, ids.size() - first)), first, reading);
+  }
+  if (!reading.full) return {};
+  return make_error(
+      ErrorCode::resource_exhausted,
+      "group '{}' has no room for more rows: a shard holds at most {}; use more shards than {}, or an "
+      "eviction policy with a budget",
+      group_.name, kNoRow, shards_.size());
+}
+
+}  // namespace tessera::recsys
