@@ -4,8 +4,9 @@
 // entries that passed over it, so a search ends at the first bucket that nobody passed, and removal leaves no
 // tombstones. Loads run from 0.70 to 0.87: 6.1 to 7.6 bytes per row.
 //
-// Threads: one at a time, but view() and what is read through it may run beside anything. Such a reader can miss
-// an entry that is being written, or get the number of a row that has gone; it must look at the id in the row.
+// Threads: one at a time, but view() and what is read through it may run beside anything. Such a reader can
+// miss an entry that is being written, or get the number of a row that has gone; it must look at the id in the
+// row.
 #pragma once
 
 #include <atomic>

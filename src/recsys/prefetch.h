@@ -6,6 +6,8 @@
 // and drops the calls.
 #pragma once
 
+#include <cstdint>
+
 namespace tessera::recsys {
 
 inline void prefetch_far(const void* line) {
@@ -22,6 +24,14 @@ inline void prefetch_near(const void* line) {
 #else
   __builtin_prefetch(line, 0, 3);
 #endif
+}
+
+// prefetch(line) for every line that holds some of these bytes.
+template <class Prefetch>
+void for_each_line(const void* start, int64_t bytes, const Prefetch& prefetch) {
+  auto line = reinterpret_cast<uintptr_t>(start) / 64 * 64;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(start) + static_cast<uintptr_t>(bytes);
+  for (; line < end; line += 64) prefetch(reinterpret_cast<const void*>(line));
 }
 
 }  // namespace tessera::recsys

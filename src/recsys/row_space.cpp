@@ -37,8 +37,8 @@ Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t
     space->region_ = std::move(file.region);
   }
   space->region_.prefer_small_pages(0, space->dirty_offset_ + num_shards * kBitsPerShard);
-  TESSERA_ASSIGN_OR_RETURN(
-      space->lists_, Region::reserve(num_shards * kMostChunks * static_cast<int64_t>(sizeof(uint32_t))));
+  TESSERA_ASSIGN_OR_RETURN(space->lists_,
+                           Region::reserve(num_shards * kMostChunks * static_cast<int64_t>(sizeof(uint32_t))));
   space->lists_.prefer_small_pages(0, space->lists_.bytes());
   std::byte* base = space->region_.data();
   space->owners_ = reinterpret_cast<uint16_t*>(base + kOwnersOffset);

@@ -28,7 +28,7 @@ class RowSpace {
  public:
   static constexpr uint32_t kChunkRows = 512;
   static constexpr uint32_t kMostChunks = (kNoRow + 1) / kChunkRows;  // of one shard
-  static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;  // bytes of one bit map
+  static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;    // bytes of one bit map
 
   struct Header {
     static constexpr uint64_t kMagic = 0x3130776f72736354;  // "Tcsrow01"
@@ -91,7 +91,8 @@ class ShardRows {
   }
   void mark_dirty(uint32_t row) {
     uint64_t bit = uint64_t{1} << row % 64;
-    if ((dirty_[row / 64] & bit) == 0) dirty_[row / 64] |= bit;  // most are dirty already: no line to write back
+    if ((dirty_[row / 64] & bit) == 0)
+      dirty_[row / 64] |= bit;  // most are dirty already: no line to write back
   }
   // The rows of 64 that are live and, unless `all`, changed since the last call; from now on unchanged.
   uint64_t take_changes(size_t word, bool all) {

@@ -1,6 +1,6 @@
 // Lets rows be read beside a writer without a lock: a writer counts a version up before and after it changes a
 // record, and a reader that saw the same even version before and after its copy has a whole record. (The
-// sequence lock of Linux; one version serves every 256th row of a shard.)
+// sequence lock of Linux; one version serves every 64th row of a shard.)
 //
 // Threads: one writer at a time, who holds the shard; readers any. The thread sanitizer cannot see that a torn
 // copy is thrown away, so under it readers are told to take the shard.
@@ -29,9 +29,7 @@ class RowVersions {
       version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
       std::atomic_thread_fence(std::memory_order_release);
     }
-    ~Writing() {
-      version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-    }
+    ~Writing() { version_.store(version_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
     Writing(const Writing&) = delete;
     Writing& operator=(const Writing&) = delete;
 
@@ -40,16 +38,22 @@ class RowVersions {
   };
 
   // Odd while somebody writes.
-  uint32_t begin_read(uint32_t row) const { return of(row).load(std::memory_order_acquire); }
+  uint32_t begin_read(uint32_t row) const {
+    return of(row).load(std::memory_order_acquire);
+  }
   bool unchanged(uint32_t row, uint32_t version) const {
     std::atomic_thread_fence(std::memory_order_acquire);
     return of(row).load(std::memory_order_relaxed) == version;
   }
-  void prefetch(uint32_t row) const { prefetch_near(&of(row)); }
+  void prefetch(uint32_t row) const {
+    prefetch_near(&of(row));
+  }
 
  private:
-  static constexpr uint32_t kVersions = 256;
-  std::atomic<uint32_t>& of(uint32_t row) const { return versions_[row % kVersions]; }
+  static constexpr uint32_t kVersions = 64;
+  std::atomic<uint32_t>& of(uint32_t row) const {
+    return versions_[row % kVersions];
+  }
   std::unique_ptr<std::atomic<uint32_t>[]> versions_ = std::make_unique<std::atomic<uint32_t>[]>(kVersions);
 };
 

@@ -18,16 +18,20 @@ namespace tessera::recsys {
 
 class Search {
  public:
-  // Ids of one block. Small enough that the rows of a block (2048 x 64 bytes) stay in the second cache.
-  static constexpr size_t kBlock = 2048;
+  // Ids of one block. Small enough that the rows of a block (1024 x 64 bytes) stay in the second cache.
+  static constexpr size_t kBlock = 1024;
 
-  // `shard_index(s)`: the index of shard s of 2^shard_bits. Fills hash(), shard() and row() for ids[0, n).
-  template <class ShardIndex>
-  void run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index);
+  // `shard_index(s)`: the index of shard s of 2^shard_bits; `record_of(s, row)`: where a row lies.
+  template <class ShardIndex, class RecordOf>
+  void run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index,
+           const RecordOf& record_of);
+
+  // Of ids[i] after run().
 
   uint64_t hash(size_t i) const { return hashes_[i]; }
   uint32_t shard(size_t i) const { return shards_[i]; }
-  uint32_t row(size_t i) const { return rows_[i]; }  // most probable row, or kNoRow
+  uint32_t row(size_t i) const { return rows_[i]; }          // most probable row, or kNoRow
+  std::byte* record(size_t i) const { return records_[i]; }  // of that row, or null
 
  private:
   // How far fetching runs ahead, in ids.
@@ -43,6 +47,7 @@ class Search {
   uint64_t hashes_[kBlock];
   uint16_t shards_[kBlock];
   uint32_t rows_[kBlock];
+  std::byte* records_[kBlock];
   std::vector<Late> late_;
 };
 
@@ -67,8 +72,9 @@ inline void Search::search_further() {
   }
 }
 
-template <class ShardIndex>
-void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index) {
+template <class ShardIndex, class RecordOf>
+void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index,
+                 const RecordOf& record_of) {
   const size_t count = ids.size();
   const Bucket* homes[kAhead];
   late_.clear();
@@ -90,6 +96,9 @@ void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex
     prefetch_far(late_.back().bucket);
   }
   search_further();
+  // Apart, so that no prefetch waits for the tables behind an address.
+  for (size_t i = 0; i < count; ++i)
+    records_[i] = rows_[i] == kNoRow ? nullptr : record_of(shards_[i], rows_[i]);
 }
 
 }  // namespace tessera::recsys

@@ -1,11 +1,10 @@
-#include "recsys/table_visit.h"
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "core/hash.h"
 #include "core/machine.h"
+#include "recsys/table_visit.h"
 
 namespace tessera::recsys {
 namespace {

@@ -100,7 +100,7 @@ class Table {
   template <class Visit>
   void visit_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit);
   void search(Search& search, std::span<const uint64_t> ids) const;
-  void fetch(const Shard& shard, uint32_t row, bool write) const;
+  void fetch(const std::byte* record, bool write) const;
   size_t fetch_distance() const;
 
   // A get that changes no row that is there.
@@ -111,7 +111,7 @@ class Table {
     bool full = false;  // no room for a new row
   };
   void read_block(std::span<const uint64_t> ids, size_t first, Reading& reading);
-  bool read_unlocked(const Shard& shard, uint32_t row, uint64_t id, uint64_t now, float* out) const;
+  bool read_unlocked(const Search& found, size_t i, uint64_t id, uint64_t now, float* out) const;
   void visit_for_get(Visitor& visitor, Reading& reading);
 
   uint64_t index_hash(uint64_t hash) const { return hash << shard_bits_; }

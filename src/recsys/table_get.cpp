@@ -12,7 +12,9 @@ void ShardOrder::sort(const Search& search, size_t count, size_t num_shards) {
 }
 
 void Table::search(Search& search, std::span<const uint64_t> ids) const {
-  search.run(ids, shard_bits_, [this](size_t shard) -> const Index& { return shards_[shard]->index; });
+  search.run(
+      ids, shard_bits_, [this](size_t shard) -> const Index& { return shards_[shard]->index; },
+      [this](size_t shard, uint32_t row) { return shards_[shard]->rows.record(row); });
 }
 
 void Table::find_record(Visitor& visitor) {
@@ -23,14 +25,14 @@ void Table::find_record(Visitor& visitor) {
 }
 
 // False when the record is another id's, has expired, or was being written.
-inline bool Table::read_unlocked(const Shard& shard, uint32_t row, uint64_t id, uint64_t now,
-                                 float* out) const {
-  if (row == kNoRow || RowVersions::kReadersLock) return false;
-  uint32_t version = shard.versions.begin_read(row);
-  const std::byte* record = shard.rows.record(row);
+inline bool Table::read_unlocked(const Search& found, size_t i, uint64_t id, uint64_t now, float* out) const {
+  const std::byte* record = found.record(i);
+  if (record == nullptr || RowVersions::kReadersLock) return false;
+  const RowVersions& versions = shards_[found.shard(i)]->versions;
+  uint32_t version = versions.begin_read(found.row(i));
   if (version % 2 != 0 || id_of(record) != id || eviction_.expired(record, now)) return false;
   update_.read(record, out);
-  return shard.versions.unchanged(row, version);
+  return versions.unchanged(found.row(i), version);
 }
 
 void Table::read_block(std::span<const uint64_t> ids, size_t first, Reading& reading) {
@@ -38,16 +40,15 @@ void Table::read_block(std::span<const uint64_t> ids, size_t first, Reading& rea
   const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
   search(found, ids);
   auto prefetch = [&](size_t i) {
-    if (found.row(i) == kNoRow) return;
-    const Shard& shard = *shards_[found.shard(i)];
-    fetch(shard, found.row(i), false);
-    shard.versions.prefetch(found.row(i));
+    if (found.record(i) == nullptr) return;
+    fetch(found.record(i), false);
+    shards_[found.shard(i)]->versions.prefetch(found.row(i));
   };
   for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
   for (size_t i = 0; i < count; ++i) {
     if (i + ahead < count) prefetch(i + ahead);
+    if (read_unlocked(found, i, ids[i], reading.now, reading.rows + (first + i) * dim)) continue;
     Shard& shard = *shards_[found.shard(i)];
-    if (read_unlocked(shard, found.row(i), ids[i], reading.now, reading.rows + (first + i) * dim)) continue;
     std::lock_guard lock(shard.mutex);
     Visitor visitor{.position = first + i, .id = ids[i], .hash = found.hash(i), .shard = &shard};
     find_record(visitor);

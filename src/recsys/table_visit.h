@@ -20,13 +20,8 @@ inline size_t Table::fetch_distance() const {
   return static_cast<size_t>(std::clamp<int64_t>(kLines / (update_.layout().bytes / 64 + 2), 4, 32));
 }
 
-inline void Table::fetch(const Shard& shard, uint32_t row, bool write) const {
-  const std::byte* record = shard.rows.record(row);
-  auto line = reinterpret_cast<uintptr_t>(record) / 64 * 64;
-  uintptr_t end =
-      reinterpret_cast<uintptr_t>(record) +
-      static_cast<uintptr_t>(write ? update_.layout().bytes : update_.layout().state_offset);
-  for (; line < end; line += 64) prefetch_far(reinterpret_cast<const void*>(line));
+inline void Table::fetch(const std::byte* record, bool write) const {
+  for_each_line(record, write ? update_.layout().bytes : update_.layout().state_offset, prefetch_far);
 }
 
 template <class Visit>
@@ -42,13 +37,12 @@ void Table::visit_block(std::span<const uint64_t> ids, size_t first, const float
   order.sort(found, count, shards_.size());
   auto prefetch = [&](size_t i) {
     size_t at = order.positions[i];
-    const Shard& shard = *shards_[found.shard(at)];
-    if (found.row(at) != kNoRow) {
-      fetch(shard, found.row(at), true);
-      shard.rows.prefetch_dirty(found.row(at));
+    if (found.record(at) != nullptr) {
+      fetch(found.record(at), true);
+      shards_[found.shard(at)]->rows.prefetch_dirty(found.row(at));
     }
     if (floats == nullptr) return;
-    for (size_t j = 0; j < dim; j += 16) prefetch_near(floats + (first + at) * dim + j);
+    for_each_line(floats + (first + at) * dim, group_.dim * static_cast<int64_t>(sizeof(float)), prefetch_far);
   };
   for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
   std::unique_lock<std::mutex> lock;
@@ -66,7 +60,7 @@ void Table::visit_block(std::span<const uint64_t> ids, size_t first, const float
     visitor.id = ids[at];
     visitor.hash = found.hash(at);
     visitor.row = found.row(at);
-    visitor.record = visitor.row == kNoRow ? nullptr : shard->rows.record(visitor.row);
+    visitor.record = found.record(at);
     bool as_found = visitor.record != nullptr && id_of(visitor.record) == visitor.id &&
                     shard->removals.load(std::memory_order_relaxed) == removals[found.shard(at)];
     if (!as_found) find_record(visitor);

@@ -41,6 +41,10 @@ float sum_of_squares(const float* values, int64_t dim) {
     sum2 += x[2] * x[2];
     sum3 += x[3] * x[3];
   }
+  if (whole == dim) {  // the tree of lane_tree() in registers
+    Lanes halves = (sum0 + sum2) + (sum1 + sum3);
+    return (halves[0] + halves[2]) + (halves[1] + halves[3]);
+  }
   float lanes[kRowLanes];
   __builtin_memcpy(lanes, &sum0, sizeof sum0);
   __builtin_memcpy(lanes + 4, &sum1, sizeof sum1);
