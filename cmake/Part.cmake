@@ -1,11 +1,16 @@
 # Files below src/NAME/avx512/ are compiled for AVX-512, those below avx512bf16/ also for its products of bf16, those
-# below avx2/ for AVX2 with FMA; who calls them looks at the processor first.
+# below avx512vnni/ also for its dot products of bytes, those below avx2/ for AVX2 with FMA (quant.cpp: and F16C); who
+# calls them looks at the processor first.
 function(tessera_set_cpu_level SOURCE)
   set(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma")
   if(SOURCE MATCHES "/avx512/")
     set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "${AVX512}" SKIP_PRECOMPILE_HEADERS ON)
   elseif(SOURCE MATCHES "/avx512bf16/")
     set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "${AVX512};-mavx512bf16" SKIP_PRECOMPILE_HEADERS ON)
+  elseif(SOURCE MATCHES "/avx512vnni/")
+    set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "${AVX512};-mavx512vnni" SKIP_PRECOMPILE_HEADERS ON)
+  elseif(SOURCE MATCHES "/avx2/quant")
+    set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c" SKIP_PRECOMPILE_HEADERS ON)
   elseif(SOURCE MATCHES "/avx2/")
     set_source_files_properties(${SOURCE} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma" SKIP_PRECOMPILE_HEADERS ON)
   endif()
