@@ -63,6 +63,20 @@ def test_64_requests_at_once_five_times_give_one_answer_each(tessera):
         server.wait_for("kv_cache_usage_perc", 0)
 
 
+@pytest.mark.parametrize("layout", ["tp=1", "tp=2"])
+def test_guessed_tokens_change_no_answer(tessera, layout):
+    jobs = mixed_jobs()[:24] + [dict(prompt=STORY, max_tokens=300, stop=["park"])]
+    jobs += [dict(prompt="x y z " * 12, max_tokens=60, temperature=t, seed=1, echo=t > 0, logprobs=1) for t in (0, 0.7)]
+    with Server(tessera, "--quiet") as plain:
+        expected = [plain.complete(**job).choices for job in jobs]
+    with Server(tessera, "--quiet", "--guess", "6", "--max-batch-tokens", "48", "--layout", layout) as server:
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(lambda job: server.complete(**job).choices, jobs)) == expected
+        made = server.metric("spec_decode_num_draft_tokens_total")
+        assert made > server.metric("spec_decode_num_accepted_tokens_total") > 20
+        server.wait_for("kv_cache_usage_perc", 0)
+
+
 def test_requests_past_their_time_end_with_504(tessera):
     body = {**GOOD, "max_tokens": 450, "ignore_eos": True}
     with Server(tessera, "--quiet", "--max-running", "1", "--queue-timeout", "0.05") as server:

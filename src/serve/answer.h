@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "data/tokenizer.h"
 #include "serve/completion.h"
+#include "serve/guesses.h"
 #include "serve/logit_rules.h"
 #include "serve/sampler.h"
 #include "serve/stop_matcher.h"
@@ -57,6 +58,10 @@ class Answer {
   void set_cached_tokens(int64_t tokens) { progress_.cached_tokens = tokens; }
   // Sends what extend() and observe_prompt() produced.
   void deliver(std::optional<FinishReason> reason);
+
+  // Guessed next tokens that the step under way checks, and how many to guess.
+  std::vector<int64_t> guesses;
+  GuessLength guess_length{0};
 
   // For the metrics.
   Clock::time_point arrival = Clock::now();

@@ -104,8 +104,10 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
     CompletionRequest& request = requests[i];
     int64_t id = submissions[i].id;
     completions.push_back(std::make_shared<Completion>(id, notify));
-    answers_[id] =
+    auto answer =
         std::make_shared<Answer>(std::move(request), completions.back(), tokenizer_, options_.end_tokens);
+    answer->guess_length = GuessLength(options_.max_guesses);
+    answers_[id] = std::move(answer);
   }
   changed_.notify_all();
   return completions;
@@ -242,7 +244,15 @@ Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
   return logits ? Status() : Status(logits.error());
 }
 
+void Engine::guess() {
+  for (auto& [id, answer] : answers_) {
+    answer->guesses = repeat_guess(answer->tokens(), answer->guess_length.next());
+    scheduler_.propose(id, std::ssize(answer->guesses));
+  }
+}
+
 Engine::Work Engine::plan_step() {
+  if (options_.max_guesses > 0) guess();
   Work work{.step = scheduler_.next_step()};
   auto now = Clock::now();
   for (int64_t id : work.step.admitted) {
@@ -272,9 +282,10 @@ void Engine::add_entry(const StepEntry& entry, const Answer& answer, int64_t row
   auto blocks = scheduler_.blocks_of(entry.id);
   int64_t block_tokens = cache_.block_tokens;
   for (int64_t position = entry.first; position < entry.first + entry.count; ++position) {
-    bool last = position + 1 == entry.first + entry.count;
-    if (answer.wants_prompt_logprobs() || (last && entry.samples)) batch.wanted.push_back(batch.num_tokens());
-    batch.tokens.push_back(answer.tokens()[static_cast<size_t>(position)]);
+    bool chooses = entry.samples && position + 1 >= entry.first + entry.count - entry.drafts;
+    if (answer.wants_prompt_logprobs() || chooses) batch.wanted.push_back(batch.num_tokens());
+    auto at = static_cast<size_t>(position), known = answer.tokens().size();
+    batch.tokens.push_back(at < known ? answer.tokens()[at] : answer.guesses[at - known]);
     batch.positions.push_back(position);
     batch.sequence.push_back(row);
     int64_t block = blocks[static_cast<size_t>(position / block_tokens)];
@@ -293,25 +304,42 @@ void Engine::deliver(const Work& work, const at::Tensor& logits) {
 void Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int64_t& row,
                            const at::Tensor& logits) {
   if (answer->wants_prompt_logprobs()) {
-    int64_t rows = entry.samples ? entry.count - 1 : entry.count;
+    int64_t rows = entry.samples ? entry.count - entry.drafts - 1 : entry.count;
     for (int64_t i = 0; i < rows; ++i) answer->observe_prompt(entry.first + i, row_of(logits, row++));
   }
   if (!entry.samples) return;
-  int64_t before = answer->num_generated();
-  auto reason = answer->extend(row_of(logits, row++));
-  if (answer->num_generated() > before) count_token(*answer);
-  settle(entry.id, answer, reason);
+  choose(entry, answer, row, logits);
+  row += entry.drafts + 1;
+}
+
+// One token, and one more for each guess that equals the choice before it.
+void Engine::choose(const StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits) {
+  int64_t before = answer->num_generated(), right = 0;
+  std::optional<FinishReason> reason;
+  while (true) {
+    int64_t known = answer->num_generated();
+    reason = answer->extend(row_of(logits, row + right));
+    if (answer->num_generated() > known) count_token(*answer);
+    bool as_guessed =
+        right < entry.drafts && answer->guesses[static_cast<size_t>(right)] == answer->tokens().back();
+    if (reason || !as_guessed) break;
+    ++right;
+  }
+  answer->guess_length.checked(entry.drafts, right);
+  metrics_.count_guesses(entry.drafts, right);
+  settle(entry.id, answer, answer->num_generated() - before, reason);
 }
 
 // Tells the scheduler first, so that who sees the end of an answer sees its blocks free.
-void Engine::settle(int64_t id, const AnswerPtr& answer, std::optional<FinishReason> reason) {
+void Engine::settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens,
+                    std::optional<FinishReason> reason) {
   {
     std::lock_guard lock(mutex_);
     if (!answers_.contains(id)) return;  // cancelled during the step
     if (reason)
       forget(id);
     else
-      scheduler_.append_tokens(id, std::span(answer->tokens()).last(1));
+      scheduler_.append_tokens(id, std::span(answer->tokens()).last(static_cast<size_t>(new_tokens)));
   }
   if (reason) report(id, *answer, to_string(*reason));
   answer->deliver(reason);

@@ -32,6 +32,7 @@ struct EngineOptions {
   batching::SchedulerOptions scheduling;
   int64_t max_length = 0;           // tokens of one prompt and its answer; 0: the model's positions
   std::vector<int64_t> end_tokens;  // besides the model's own
+  int64_t max_guesses = 0;          // of one request in one step (guesses.h)
   double ttft_objective_s = 0;      // refuses what would get its first token later; 0: nothing
   double queue_timeout_s = 0;       // a request that has not run by then fails; 0: it waits
   double timeout_s = 0;             // a request that has not ended by then fails; 0: it goes on
@@ -77,12 +78,14 @@ class Engine {
   void run();
   Status run_one(std::unique_lock<std::mutex>& lock);
   Work plan_step();
+  void guess();
+  void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
   StepBatch make_batch(const Work& work) const;
   void add_entry(const batching::StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const;
   void deliver(const Work& work, const at::Tensor& logits);
   void deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
                      const at::Tensor& logits);
-  void settle(int64_t id, const AnswerPtr& answer, std::optional<FinishReason> reason);
+  void settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens, std::optional<FinishReason> reason);
   void count_token(Answer& answer);
   void report(int64_t id, const Answer& answer, const std::string& reason);
   void fail(const Error& error);

@@ -73,6 +73,11 @@ void Metrics::count_preemption() {
   std::lock_guard lock(mutex_);
   ++preemptions_;
 }
+void Metrics::count_guesses(int64_t made, int64_t right) {
+  std::lock_guard lock(mutex_);
+  guesses_ += made;
+  right_guesses_ += right;
+}
 void Metrics::first_token(double queued_s, double since_arrival_s) {
   std::lock_guard lock(mutex_);
   queue_time_.observe(queued_s);
@@ -105,6 +110,10 @@ std::string Metrics::render(const std::string& model_name, const Gauges& gauges)
                 gauges.prefix_hits);
   text += value("vllm:num_preemptions_total", "counter", "Requests that lost their KV blocks for a while.",
                 labels, preemptions_);
+  text +=
+      value("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens guessed ahead.", labels, guesses_);
+  text += value("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.", labels,
+                right_guesses_);
   text += value("vllm:prompt_tokens_total", "counter", "Prompt tokens of requests that began.", labels,
                 prompt_tokens_);
   text += value("vllm:generation_tokens_total", "counter", "Generated tokens.", labels, generated_tokens_);

@@ -36,6 +36,7 @@ class Metrics {
 
   void count_prompt_tokens(int64_t tokens);
   void count_preemption();
+  void count_guesses(int64_t made, int64_t right);
   void first_token(double queued_s, double since_arrival_s);
   void next_token(double since_last_s);
   void count_generated_token();
@@ -45,7 +46,7 @@ class Metrics {
 
  private:
   mutable std::mutex mutex_;
-  int64_t prompt_tokens_ = 0, generated_tokens_ = 0, preemptions_ = 0;
+  int64_t prompt_tokens_ = 0, generated_tokens_ = 0, preemptions_ = 0, guesses_ = 0, right_guesses_ = 0;
   std::map<std::string, int64_t> finished_;
   Histogram queue_time_, first_token_, per_token_, latency_;
 };

@@ -16,7 +16,7 @@ struct ServeCommand {
   ServeFlags serve;
   std::string host = "127.0.0.1", name;
   uint16_t port = 8000;
-  int64_t max_length = 0;
+  int64_t max_length = 0, max_guesses = 0;
   double drain_timeout_s = 300, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
   bool quiet = false;
 };
@@ -57,6 +57,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
   std::optional<Error> failure;
   serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
                                       .max_length = flags.max_length,
+                                      .max_guesses = flags.max_guesses,
                                       .ttft_objective_s = flags.ttft_objective_s,
                                       .queue_timeout_s = flags.queue_timeout_s,
                                       .timeout_s = flags.timeout_s};
@@ -123,6 +124,11 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--request-timeout", flags->timeout_s, "Seconds until a request must have ended; 0: any")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--guess", flags->max_guesses,
+                   "Guess up to so many tokens ahead from repetitions in the text; answers stay the same")
+      ->check(CLI::Range(0, 64))
       ->capture_default_str();
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(
