@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "plan/training/gpu_candidates.h"
+#include "plan/training/step_terms.h"
 
 namespace tessera::plan {
 namespace {
@@ -89,10 +90,13 @@ Result<GpuPlan> plan_training(const GpuPlanRequest& request) {
   auto layouts = request.layout ? std::vector{*request.layout} : training_candidates(request);
   plan.space = static_cast<int64_t>(layouts.size());
   std::vector<Timed> timed;
+  StepTerms terms;
+  TrainingSetup setup = setup_of(request, {});
   for (const TrainingLayout& layout : layouts) {
-    auto step = training_step_time(setup_of(request, layout), request.cluster, request.software);
-    if (!step && request.layout) return step.error();
-    if (step) timed.push_back({layout, *step});
+    setup.layout = layout;
+    Status valid = validate(setup);
+    if (!valid && request.layout) return valid.error();
+    if (valid) timed.push_back({layout, training_step_time(setup, request.cluster, request.software, terms)});
   }
   plan.evaluated = static_cast<int64_t>(timed.size());
   std::stable_sort(timed.begin(), timed.end(),

@@ -1,6 +1,8 @@
 #include "plan/training/memory.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
 
 #include "plan/training/in_flight.h"
 #include "plan/training/memory_constants.h"
@@ -10,10 +12,6 @@
 
 namespace tessera::plan {
 namespace {
-
-const Layer& layer_at(const TrainingSetup& setup, int64_t index) {
-  return setup.model.layer(index);
-}
 
 // What FSDP holds beyond its shards: the unit in use and the one that is prefetched, in the precision of the
 // products, and one unit's gradients until they are scattered. Kept gathered (pipelines): everything, gradients
@@ -30,43 +28,70 @@ double gathered_bytes(const TrainingSetup& setup, const StageElements& elements)
   return 2 * element * unit + gradients;
 }
 
+// A kind of layer as it is when kept and as it is when recomputed in full: priced once for all stages.
+class LayerBytes {
+ public:
+  explicit LayerBytes(const TrainingSetup& setup) : setup_(setup), kinds_(setup.model.kinds.size()) {}
+  struct Bytes {
+    LayerActivations activations;
+    double backward = 0;  // temporaries of its backward
+  };
+  const Bytes& of(int64_t layer, int64_t index_in_chunk) {
+    auto kind = static_cast<size_t>(setup_.model.order[static_cast<size_t>(layer)]);
+    bool full = recomputed_in_full(setup_.layout.recompute, index_in_chunk);
+    auto& entry = kinds_[kind][full];
+    if (!entry) {
+      const Layer& one = setup_.model.kinds[kind];
+      entry = Bytes{layer_activations(setup_, one, index_in_chunk), layer_backward_bytes(setup_, one)};
+    }
+    return *entry;
+  }
+
+ private:
+  const TrainingSetup& setup_;
+  std::vector<std::array<std::optional<Bytes>, 2>> kinds_;
+};
+
 // The layer whose backward needs most: its temporaries and what it computes again.
-double largest_layer_backward(const TrainingSetup& setup, int64_t stage) {
+double largest_layer_backward(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
   double most = 0;
   for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
     LayerRange range = setup.layers_of(stage, chunk);
     for (int64_t index = range.first; index < range.last; ++index) {
-      const Layer& layer = layer_at(setup, index);
-      double recomputed = layer_activations(setup, layer, index - range.first).recomputed;
-      most = std::max(most, recomputed + layer_backward_bytes(setup, layer));
+      const auto& bytes = layers.of(index, index - range.first);
+      most = std::max(most, bytes.activations.recomputed + bytes.backward);
     }
   }
   return most;
 }
 
-double chunk_activations(const TrainingSetup& setup, const LayerRange& range) {
+double activation_bytes(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
+  std::vector<double> alive = micro_batches_in_flight(setup, stage);
   double bytes = 0;
-  for (int64_t index = range.first; index < range.last; ++index)
-    bytes += layer_activations(setup, layer_at(setup, index), index - range.first).kept;
+  for (size_t chunk = 0; chunk < alive.size(); ++chunk) {
+    LayerRange range = setup.layers_of(stage, static_cast<int64_t>(chunk));
+    for (int64_t index = range.first; index < range.last; ++index)
+      bytes += alive[chunk] * layers.of(index, index - range.first).activations.kept;
+  }
   return bytes;
 }
 
 // Logits exist only while the last micro-batch's loss is computed: before any backward frees a layer.
-double workspace_bytes(const TrainingSetup& setup, int64_t stage) {
-  double layer = largest_layer_backward(setup, stage);
+double workspace_bytes(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
+  double layer = largest_layer_backward(setup, stage, layers);
   return has_head(setup, stage) ? std::max(layer, head_bytes(setup)) : layer;
 }
 
-TrainingMemory stage_memory_of(const TrainingSetup& setup, int64_t stage) {
+TrainingMemory stage_memory_of(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
   const MemoryConstants& constants = memory_constants(setup.options.framework);
   StageElements elements = stage_elements(setup, stage);
   StateBytes states = state_bytes(setup, elements);
   TrainingMemory memory;
   memory.parameters = states.parameters, memory.gradients = states.gradients,
   memory.optimizer = states.optimizer;
-  memory.activations = activation_bytes(setup, stage);
+  memory.activations = activation_bytes(setup, stage, layers);
   memory.gathered = gathered_bytes(setup, elements);
-  memory.workspace = workspace_bytes(setup, stage);
+  memory.workspace = workspace_bytes(setup, stage, layers);
   memory.buffers = placeholder_bytes(setup, stage) + constants.bucket_bytes;
   memory.reserved = memory.allocated() * (1 + constants.fragmentation);
   memory.device = memory.reserved + constants.context_bytes;
@@ -77,11 +102,8 @@ TrainingMemory stage_memory_of(const TrainingSetup& setup, int64_t stage) {
 }  // namespace
 
 double activation_bytes(const TrainingSetup& setup, int64_t stage) {
-  std::vector<double> alive = micro_batches_in_flight(setup, stage);
-  double bytes = 0;
-  for (size_t chunk = 0; chunk < alive.size(); ++chunk)
-    bytes += alive[chunk] * chunk_activations(setup, setup.layers_of(stage, static_cast<int64_t>(chunk)));
-  return bytes;
+  LayerBytes layers(setup);
+  return activation_bytes(setup, stage, layers);
 }
 
 double reported_bytes(const TrainingSetup& setup, const TrainingMemory& memory) {
@@ -98,7 +120,9 @@ double reported_bytes(const TrainingSetup& setup, const TrainingMemory& memory) 
 
 std::vector<TrainingMemory> training_memory(const TrainingSetup& setup) {
   std::vector<TrainingMemory> stages;
-  for (int64_t stage = 0; stage < setup.layout.pp; ++stage) stages.push_back(stage_memory_of(setup, stage));
+  LayerBytes layers(setup);
+  for (int64_t stage = 0; stage < setup.layout.pp; ++stage)
+    stages.push_back(stage_memory_of(setup, stage, layers));
   return stages;
 }
 

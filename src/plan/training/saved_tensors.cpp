@@ -157,20 +157,6 @@ void add_moe(const Ffn& f, Rows& r) {
   add_shared_experts(f, r);
 }
 
-bool recomputed_in_full(const Recomputation& re, int64_t index_in_chunk) {
-  switch (re.full) {
-    case Recomputation::Full::none:
-      return false;
-    case Recomputation::Full::all:
-      return true;
-    case Recomputation::Full::first:
-      return index_in_chunk < re.layers;
-    case Recomputation::Full::every:
-      return (index_in_chunk + 1) % std::max<int64_t>(1, re.layers) == 0;
-  }
-  return false;
-}
-
 }  // namespace
 
 double token_share(const TrainingSetup& setup) {
@@ -210,6 +196,20 @@ double dropped_bytes(const std::vector<SavedTensor>& tensors) {
   double bytes = 0;
   for (const SavedTensor& tensor : tensors) bytes += tensor.dropped ? tensor.bytes : 0;
   return bytes;
+}
+
+bool recomputed_in_full(const Recomputation& re, int64_t index_in_chunk) {
+  switch (re.full) {
+    case Recomputation::Full::none:
+      return false;
+    case Recomputation::Full::all:
+      return true;
+    case Recomputation::Full::first:
+      return index_in_chunk < re.layers;
+    case Recomputation::Full::every:
+      return (index_in_chunk + 1) % std::max<int64_t>(1, re.layers) == 0;
+  }
+  return false;
 }
 
 LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, int64_t index_in_chunk) {

@@ -29,6 +29,9 @@ struct LayerActivations {
 };
 LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, int64_t index_in_chunk);
 
+// Whether that layer keeps only its input.
+bool recomputed_in_full(const Recomputation& recompute, int64_t index_in_chunk);
+
 // ---- sizes that rows and temporaries share; bytes ----
 double token_share(const TrainingSetup& setup);         // tokens of a micro-batch on one cp rank
 double hidden_bytes(const TrainingSetup& setup);        // tokens x hidden, whole

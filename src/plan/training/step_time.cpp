@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "plan/training/data_parallel.h"
-#include "plan/training/layer_time.h"
+#include "plan/training/step_terms.h"
 
 namespace tessera::plan {
 namespace {
@@ -21,6 +20,10 @@ struct Clock {
   void add(const Clock& other, double times) {
     compute += times * other.compute, tp += times * other.tp, cp += times * other.cp;
     ep += times * other.ep, dp += times * other.dp, host += times * other.host;
+  }
+  void scale(double factor) {
+    for (double Clock::*part : {&Clock::compute, &Clock::tp, &Clock::cp, &Clock::ep, &Clock::dp, &Clock::host})
+      this->*part *= factor;
   }
 };
 
@@ -52,54 +55,21 @@ Clock on_the_clock(const LayerTime& time, double sharded_s, const TrainingOption
   return clock;
 }
 
-// Layers of one kind cost the same everywhere: priced once.
-class StageBuilder {
- public:
-  StageBuilder(const TrainingSetup& setup, const GpuCluster& cluster, const SoftwareGeneration& software)
-      : setup_(setup), cluster_(cluster), software_(software), model_(setup, cluster, software) {
-    priced_.resize(setup.model.kinds.size());
-  }
-  StageClock stage(int64_t stage) {
-    StageClock clock;
-    // DualPipe holds every layer twice; each copy sees half of the micro-batches.
-    double share = setup_.layout.schedule == PipelineKind::dualpipe ? 0.5 : 1;
-    for (int64_t chunk = 0; chunk < setup_.chunks(); ++chunk) {
-      LayerRange range = setup_.layers_of(stage, chunk);
-      for (int64_t index = range.first; index < range.last; ++index)
-        add(clock, layer(setup_.model.order[static_cast<size_t>(index)]), share);
-      if (range.first == 0) add(clock, price(model_.embedding()), share);
-      bool last = range.last == setup_.model.layers() && range.last > range.first;
-      if (last) add(clock, price(model_.head()), share);
-    }
-    return clock;
-  }
-  const LayerModel& model() const { return model_; }
+StageClock price(const TrainingSetup& setup, const GpuCluster& cluster, const SoftwareGeneration& software,
+                 const LayerTimes& times) {
+  StageClock clock;
+  clock.parameters = {times.parameters, times.expert_parameters};
+  ShardedLayerExchange sharded = sharded_layer_exchange(setup, cluster, clock.parameters);
+  clock.forward = on_the_clock(times.forward, sharded.forward, setup.options, software);
+  clock.backward = on_the_clock(times.backward, sharded.backward, setup.options, software);
+  return clock;
+}
 
- private:
-  StageClock price(const LayerTimes& times) {
-    StageClock clock;
-    clock.parameters = {times.parameters, times.expert_parameters};
-    ShardedLayerExchange sharded = sharded_layer_exchange(setup_, cluster_, clock.parameters);
-    clock.forward = on_the_clock(times.forward, sharded.forward, setup_.options, software_);
-    clock.backward = on_the_clock(times.backward, sharded.backward, setup_.options, software_);
-    return clock;
-  }
-  const StageClock& layer(int32_t kind) {
-    auto& entry = priced_[static_cast<size_t>(kind)];
-    if (!entry) entry = price(model_.layer(setup_.model.kinds[static_cast<size_t>(kind)]));
-    return *entry;
-  }
-  static void add(StageClock& sum, const StageClock& part, double share) {
-    sum.forward.add(part.forward, share), sum.backward.add(part.backward, share);
-    sum.parameters.dense += part.parameters.dense, sum.parameters.experts += part.parameters.experts;
-  }
-
-  const TrainingSetup& setup_;
-  const GpuCluster& cluster_;
-  const SoftwareGeneration& software_;
-  LayerModel model_;
-  std::vector<std::optional<StageClock>> priced_;
-};
+void add(StageClock& sum, const StageClock& part, double times) {
+  sum.forward.add(part.forward, times), sum.backward.add(part.backward, times);
+  sum.parameters.dense += times * part.parameters.dense;
+  sum.parameters.experts += times * part.parameters.experts;
+}
 
 // A third of forward plus backward is the weight gradients': what zero-bubble schedules move.
 PipelineStage stage_time(const StageClock& clock) {
@@ -108,10 +78,24 @@ PipelineStage stage_time(const StageClock& clock) {
   return {clock.forward.total(), backward - weight, weight};
 }
 
-// Stages between the first and the last hold the same layers in most layouts.
-std::vector<StageClock> stage_clocks(const TrainingSetup& setup, StageBuilder& builder) {
+// What each different stage takes. DualPipe holds every layer twice; each copy sees half of the micro-batches,
+// and all of the parameters.
+std::vector<StageClock> stage_clocks(const TrainingSetup& setup, const GpuCluster& cluster,
+                                     const SoftwareGeneration& software, const ModelTimes& times,
+                                     const StageShapes& shapes) {
+  double share = setup.layout.schedule == PipelineKind::dualpipe ? 0.5 : 1;
+  std::vector<StageClock> parts;
+  for (const LayerTimes& kind : times.kinds) parts.push_back(price(setup, cluster, software, kind));
+  parts.push_back(price(setup, cluster, software, times.embedding));
+  parts.push_back(price(setup, cluster, software, times.head));
   std::vector<StageClock> clocks;
-  for (int64_t stage = 0; stage < setup.layout.pp; ++stage) clocks.push_back(builder.stage(stage));
+  for (const StageShape& shape : shapes.different) {
+    StageClock clock;
+    for (size_t part = 0; part < parts.size(); ++part)
+      if (shape.counts[part] > 0) add(clock, parts[part], shape.counts[part]);
+    clock.forward.scale(share), clock.backward.scale(share);
+    clocks.push_back(clock);
+  }
   return clocks;
 }
 
@@ -131,10 +115,11 @@ double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
   return reduce + gather;
 }
 
-void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, TrainingStep& step) {
+void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, double flops_per_token,
+                TrainingStep& step) {
   double tokens = real(setup.work.global_batch * setup.work.seq), devices = real(setup.layout.devices());
   step.tokens_per_s_per_device = tokens / step.seconds / devices;
-  step.model_flops = 3 * tokens * forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
+  step.model_flops = 3 * tokens * flops_per_token;
   double rate = step.model_flops / step.seconds / devices;
   step.tflops_per_device = rate / 1e12;
   step.mfu = rate / mfu_peak(cluster.device, setup.work.precision);
@@ -158,26 +143,35 @@ double mfu_peak(const Device& device, TrainingPrecision precision) {
 Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
                                         const SoftwareGeneration& software) {
   TESSERA_RETURN_IF_ERROR(validate(setup));
-  StageBuilder builder(setup, cluster, software);
-  std::vector<StageClock> clocks = stage_clocks(setup, builder);
-  TrainingStep step;
+  StepTerms terms;
+  return training_step_time(setup, cluster, software, terms);
+}
+
+TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                const SoftwareGeneration& software, StepTerms& terms) {
+  const ModelTimes& times = terms.times(setup, cluster, software);
+  const StageShapes& shapes = terms.shapes(setup);
+  std::vector<StageClock> clocks = stage_clocks(setup, cluster, software, times, shapes);
+  std::vector<PipelineStage> different;
   size_t slowest = 0;
   for (const StageClock& clock : clocks) {
-    step.stages.push_back(stage_time(clock));
-    if (step.stages.back().total() > step.stages[slowest].total()) slowest = step.stages.size() - 1;
+    different.push_back(stage_time(clock));
+    if (different.back().total() > different[slowest].total()) slowest = different.size() - 1;
   }
+  TrainingStep step;
+  for (size_t shape : shapes.of_stage) step.stages.push_back(different[shape]);
   const TrainingLayout& layout = setup.layout;
   double micro_batches = real(setup.micro_batches());
   RankGroup neighbours{.ranks = 2, .stride = layout.devices() / layout.pp};
   double send = layout.pp > 1 ? software.pp_exposed * collective_s(cluster, CollectiveKind::send, neighbours,
-                                                                   builder.model().boundary_bytes())
+                                                                   times.boundary_bytes)
                               : 0;
   PipelineTime pipeline =
       pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), step.stages, send);
   TrainingBreakdown& parts = step.breakdown;
   fill_breakdown(parts, clocks[slowest], micro_batches);
   parts.bubble = pipeline.bubble;
-  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * step.stages[slowest].total();
+  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * different[slowest].total();
   // The stage that ends the step: the first, whose drain is last, or the one with the most parameters.
   double exchange = 0, optimizer = 0;
   for (const StageClock& clock : clocks) {
@@ -189,7 +183,7 @@ Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuClu
   parts.host += software.step_s;
   step.seconds = parts.total();
   step.low = step.seconds / (1 + software.half_width), step.high = step.seconds * (1 + software.half_width);
-  fill_rates(setup, cluster, step);
+  fill_rates(setup, cluster, terms.flops_per_token(setup), step);
   return step;
 }
 

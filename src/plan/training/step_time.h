@@ -38,6 +38,12 @@ struct TrainingStep {
 Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
                                         const SoftwareGeneration& software);
 
+// The same for a search: layouts of one request share most of their terms, which `terms` keeps.
+// REQUIRES: validate(setup) holds; `terms` only ever saw this model, work, options, cluster and software.
+class StepTerms;
+TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                const SoftwareGeneration& software, StepTerms& terms);
+
 // Peak that MFU is counted against by convention: of bf16 for 16-bit runs, of fp8 for 8-bit ones.
 double mfu_peak(const Device& device, TrainingPrecision precision);
 
