@@ -221,8 +221,7 @@ def test_open_bandit_log_is_read_and_split_by_time(run_tessera, root):
     (["data.kind=synthetic", "groups.hot.slots=['C99']"], "the data has no slot 'C99'"),
 ])
 def test_mistakes_give_one_readable_error(run_tessera, root, tmp_path, overrides, words):
-    path = root.parent / "shared/data/recsys/adult"
-    result = run_tessera("recsys", "train", "--config", root / "examples/recsys/adult.toml", f"data.path={path}", *overrides)
+    result = run_tessera("recsys", "train", "--config", root / "examples/recsys/adult.toml", f"data.path={adult(root)}", *overrides)
     assert result.returncode != 0
     assert result.stderr.count("error:") == 1 and words in result.stderr, result.stderr
 
