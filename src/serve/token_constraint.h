@@ -5,6 +5,7 @@
 // Threads: the engine's, one call at a time.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
