@@ -19,6 +19,7 @@
 #include <array>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -67,6 +68,16 @@ void ours_product_tn(State& state, at::ScalarType type) {  // the gradient of a 
   const Tensor left = o.a.t().contiguous(), right = o.b.t().contiguous();
   Tensor out = at::empty(o.out.sizes());
   for (auto _ : state) kernels::gemm_tn(left, right, out);
+  report(state, o.flops);
+}
+// As in training: the gradients of many weights, together larger than the caches, grow by one product each.
+void ours_product_tn_add(State& state, at::ScalarType type) {
+  Operands o(state, type);
+  const Tensor left = o.a.t().contiguous(), right = o.b.t().contiguous();
+  std::vector<Tensor> sums(static_cast<size_t>((64 << 20) / (o.out.numel() * 4)));
+  for (Tensor& sum : sums) sum = at::zeros(o.out.sizes());
+  size_t next = 0;
+  for (auto _ : state) kernels::gemm_tn(left, right, sums[next++ % sums.size()], true);
   report(state, o.flops);
 }
 void torch_product(State& state, at::ScalarType type) {
@@ -126,6 +137,13 @@ void shapes(benchmark::internal::Benchmark* b) {
                      {1, 4096, 1024}})
     b->Args({shape[0], shape[1], shape[2]});
 }
+void gradients(benchmark::internal::Benchmark* b) {
+  b->Args({512, 256, 64})
+      ->Args({256, 256, 64})
+      ->Args({256, 256, 256})
+      ->Args({4096, 256, 256})
+      ->Args({1376, 256, 512});
+}
 void sequences(benchmark::internal::Benchmark* b) {
   b->Args({256, 8, 32})->Args({1024, 4, 64})->Args({2048, 2, 128});
 }
@@ -146,6 +164,7 @@ int main(int argc, char** argv) {
   add("ours/product_packed", ours_product_packed, shapes);
   add("ours/product_nn", ours_product_nn, shapes);
   add("ours/product_tn", ours_product_tn, shapes);
+  add("ours/product_tn_add", ours_product_tn_add, gradients);
   add("torch/product_nt", torch_product, shapes);
   add("ours/attention", ours_attention, sequences);
   add("torch/attention", torch_attention, sequences);
