@@ -144,15 +144,20 @@ double optimizer_seconds(double budget_s) {
 
 }  // namespace
 
-ColdOperands::ColdOperands(Precision precision)
-    : precision_(precision), pool_(random({int64_t{16} << 20}, dtype_of(precision))) {}
+constexpr int64_t kColdPool = 16 << 20;
 
-Tensor ColdOperands::take(at::IntArrayRef shape) {
+ColdOperands::ColdOperands(Precision precision)
+    : precision_(precision),
+      values_(random({kColdPool}, dtype_of(precision))),
+      results_(at::zeros({kColdPool}, at::TensorOptions().dtype(dtype_of(precision)))),
+      gradients_(at::zeros({kColdPool})) {}
+
+Tensor ColdMemory::take(at::IntArrayRef shape) {
   int64_t elements = 1;
   for (int64_t extent : shape) elements *= extent;
-  TESSERA_REQUIRE(elements <= pool_.numel(), "calibration: an operand of {} elements", elements);
-  if (next_ + elements > pool_.numel()) next_ = 0;
-  Tensor piece = pool_.narrow(0, next_, elements).view(shape);
+  TESSERA_REQUIRE(elements <= values_.numel(), "calibration: an operand of {} elements", elements);
+  if (next_ + elements > values_.numel()) next_ = 0;
+  Tensor piece = values_.narrow(0, next_, elements).view(shape);
   next_ += elements;
   return piece;
 }
@@ -161,11 +166,12 @@ Tensor ColdOperands::take(at::IntArrayRef shape) {
 
 double product_seconds(Product product, ColdOperands& operands, int64_t m, int64_t n, int64_t k,
                        double budget_s) {
-  at::ScalarType dtype = dtype_of(operands.precision());
   return median_seconds(budget_s, [&] {
     Tensor a = product == Product::tn ? operands.take({k, m}) : operands.take({m, k});
     Tensor b = product == Product::nt ? operands.take({n, k}) : operands.take({k, n});
-    Tensor out = fresh({m, n}, product == Product::nt ? dtype : at::kFloat);
+    Tensor out = product == Product::nt   ? operands.result({m, n})
+                 : product == Product::tn ? operands.gradient({m, n})
+                                          : fresh({m, n}, at::kFloat);
     if (product == Product::nt) kernels::gemm_nt(a, b, out);
     if (product == Product::nn) kernels::gemm_nn(a, b, out);
     if (product == Product::tn) kernels::gemm_tn(a, b, out);

@@ -9,18 +9,30 @@
 
 namespace tessera::train {
 
-// Operands as a training step meets them: not in the cache, because the rest of the model came by since their
-// last use. Hands out pieces of a buffer larger than the caches, round and round.
+// Memory as a training step meets it: not in the cache, because the rest of the model came by since its last
+// use. Hands out pieces of a buffer larger than the caches, round and round.
+class ColdMemory {
+ public:
+  explicit ColdMemory(at::Tensor values) : values_(std::move(values)) {}
+  at::Tensor take(at::IntArrayRef shape);
+
+ private:
+  at::Tensor values_;  // [elements]
+  int64_t next_ = 0;
+};
+
 class ColdOperands {
  public:
   explicit ColdOperands(Precision precision);
-  at::Tensor take(at::IntArrayRef shape);
+  at::Tensor take(at::IntArrayRef shape) { return values_.take(shape); }
+  // Where a step writes what it reads much later: activations, gradients of weights.
+  at::Tensor result(at::IntArrayRef shape) { return results_.take(shape); }
+  at::Tensor gradient(at::IntArrayRef shape) { return gradients_.take(shape); }
   Precision precision() const { return precision_; }
 
  private:
   Precision precision_;
-  at::Tensor pool_;
-  int64_t next_ = 0;
+  ColdMemory values_, results_, gradients_;
 };
 
 // Median seconds of one product, as the trainer runs it: forward in the working precision, gradients in
