@@ -77,6 +77,11 @@ std::vector<double> peak_bytes(const RunFiles& files) {
   return peaks;
 }
 
+double copied_bytes(const RunFiles& files, size_t rank) {
+  const Json& ranks = list_at(files.memory, "ranks");
+  return rank < ranks.size() ? number_at(ranks[rank], "classes.copies").value_or(0) : 0;
+}
+
 std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank) {
   constexpr double kGib = 1024.0 * 1024 * 1024;
   const Json* prediction = prediction_of(files);
@@ -85,7 +90,7 @@ std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank) {
   const Json& stages = list_at(*prediction, "memory_gib.by_stage");
   if (layout.ok()) {
     auto stage = static_cast<size_t>(coordinate_of(*layout, static_cast<int64_t>(rank)).pp);
-    auto gib = stage < stages.size() ? number_at(stages[stage], "") : std::nullopt;
+    auto gib = stage < stages.size() ? number_at(stages[stage], "total") : std::nullopt;
     if (gib) return *gib * kGib;
   }
   auto peak = number_at(*prediction, "memory_gib.peak");

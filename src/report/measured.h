@@ -34,6 +34,8 @@ bool same_layout(const Json& planned, const std::string& ran);
 
 // Highest live bytes of each rank, from memory.json, else from the last step; empty when unknown.
 std::vector<double> peak_bytes(const RunFiles& files);
+// Of those, what snapshots and checkpoints held besides the step itself; 0 when unknown.
+double copied_bytes(const RunFiles& files, size_t rank);
 // Predicted peak of a rank, in bytes: of its pipeline stage, else the overall peak.
 std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank);
 

@@ -46,8 +46,9 @@ std::string comparison_table(const RunFiles& files, const Json& prediction) {
   auto peaks = peak_bytes(files);
   for (size_t rank = 0; rank < peaks.size(); ++rank) {
     auto expected = predicted_peak_bytes(files, rank);
-    table.rows.push_back({fmt::format("peak memory, rank {}", rank), shown(expected, bytes_text),
-                          bytes_text(peaks[rank]), error_text(expected, peaks[rank])});
+    double of_step = peaks[rank] - copied_bytes(files, rank);
+    table.rows.push_back({fmt::format("peak memory of a step, rank {}", rank), shown(expected, bytes_text),
+                          bytes_text(of_step), error_text(expected, of_step)});
   }
   return table_html(table);
 }
@@ -84,6 +85,14 @@ std::string candidates_html(const RunFiles& files) {
   return details_html("The best layouts of the plan", table_html(table));
 }
 
+// What each figure behind the prediction comes from.
+std::string sources_html(const Json& prediction) {
+  Table table{{"figure", "source"}, {}, 2};
+  for (const Json& one : list_at(prediction, "provenance"))
+    table.rows.push_back({text_at(one, "figure"), text_at(one, "source")});
+  return table.rows.empty() ? "" : details_html("Sources of the prediction", table_html(table));
+}
+
 }  // namespace
 
 std::string prediction_section(const RunFiles& files) {
@@ -95,15 +104,14 @@ std::string prediction_section(const RunFiles& files) {
     return missing_html("plan.json has no prediction for the layout that ran, " +
                         text_at(files.run, "layout")) +
            candidates_html(files);
-  std::string source = text_at(*prediction, "provenance");
-  std::string note = source.empty() ? "" : "<p>Source of the prediction: " + escape(source) + ".</p>\n";
-  return comparison_table(files, *prediction) + note + breakdown_html(*prediction) + candidates_html(files);
+  return comparison_table(files, *prediction) + sources_html(*prediction) + breakdown_html(*prediction) +
+         candidates_html(files);
 }
 
 std::string memory_section(const RunFiles& files) {
   auto peaks = peak_bytes(files);
   if (peaks.empty()) return missing_html(files.problem("memory.json"));
-  StackedBars bars{.expected_name = "predicted peak", .print = bytes_text};
+  StackedBars bars{.expected_name = "predicted, without copies", .print = bytes_text};
   std::set<std::string> classes;
   const Json& ranks = list_at(files.memory, "ranks");
   for (const Json& rank : ranks) {

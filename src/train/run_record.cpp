@@ -167,14 +167,15 @@ Status RunRecord::write_memory() const {
   json ranks = json::array();
   for (size_t rank = 0; rank < memory_.size(); ++rank) {
     const RankMemory& memory = memory_[rank];
-    int64_t rest = memory.peak - memory.weights - memory.optimizer - memory.gradients_peak;
+    int64_t rest = memory.step_peak - memory.weights - memory.optimizer - memory.gradients_peak;
     ranks.push_back({{"rank", rank},
                      {"peak_bytes", memory.peak},
                      {"classes",
                       {{"weights", memory.weights},
                        {"gradients", memory.gradients_peak},
                        {"optimizer", memory.optimizer},
-                       {"activations", std::max<int64_t>(0, rest)}}}});
+                       {"activations", std::max<int64_t>(0, rest)},
+                       {"copies", memory.peak - memory.step_peak}}}});
   }
   return write_file_atomically(std::filesystem::path(run_.run_dir) / "memory.json",
                                json{{"ranks", ranks}}.dump(1));

@@ -85,13 +85,17 @@ class RankTrainer : public Trainer {
   void update(int64_t step, double scale, const std::vector<UnitGradient>& gradients);
   void fill_report(ScalarSums& sums, StepReport& report) const;
   void gather_timelines();
-  RankMemory memory() const;
+  RankMemory kept_memory() const;
+  void begin_memory();
+  void note_memory();
+  RankMemory memory();
   void make_fingerprints(double loss);
   uint64_t slice_sum(const model::Unit& unit, const Tensor& slice) const;
   template <class Body>
   void timed(const char* name, int64_t slot, Body body);
   int64_t slots() const { return context_.work.micro_batches() / context_.layout.replicas(); }
 
+  int64_t copies_ = 0, peak_ = 0, step_peak_ = 0;  // bytes of live tensors
   TrainerOptions options_;
   model::Context context_;
   std::unique_ptr<Group> tied_;
@@ -234,7 +238,8 @@ void RankTrainer::fill_report(ScalarSums& sums, StepReport& report) const {
     report.expert_tokens.push_back(sums.next());
   for (int64_t rank = 0; rank < context_.layout.processes(); ++rank) {
     RankMemory memory;
-    for (int64_t* bytes : {&memory.weights, &memory.optimizer, &memory.gradients_peak, &memory.peak})
+    for (int64_t* bytes :
+         {&memory.weights, &memory.optimizer, &memory.gradients_peak, &memory.peak, &memory.step_peak})
       *bytes = sums.next();
     report.memory.push_back(memory);
   }
@@ -256,6 +261,7 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
     return invalid("samples have {} tokens, the work has seq={}", source.seq(), context_.work.seq);
   step_start_ = Clock::now();
   timeline_.clear();
+  begin_memory();
   stage_->begin_step();
   auto groups = all_groups(context_, tied_.get());
   TrafficCounters before = traffic(groups);
@@ -280,7 +286,8 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
     for (int64_t count : counts) sums.add(count);
     for (int64_t rank = 0; rank < context_.layout.processes(); ++rank) {
       RankMemory mine = rank == context_.rank ? memory() : RankMemory();
-      for (int64_t bytes : {mine.weights, mine.optimizer, mine.gradients_peak, mine.peak}) sums.add(bytes);
+      for (int64_t bytes : {mine.weights, mine.optimizer, mine.gradients_peak, mine.peak, mine.step_peak})
+        sums.add(bytes);
     }
     sums.reduce(*context_.groups.world);
     fill_report(sums, report);
@@ -293,6 +300,7 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
   double clip = options_.optimizer.clip_norm, scale = 1;
   if (clip > 0 && report.gradient_norm > clip) scale = clip / report.gradient_norm;
   timed("optimizer", -1, [&] { update(step, scale, gradients); });
+  note_memory();
   if (options_.keep_fingerprints) {
     kept_gradients_ = std::move(gradients);
     make_fingerprints(report.loss);
@@ -395,12 +403,36 @@ Result<std::string> RankTrainer::weights_hash() try {
   return failure.error().within("hash of the weights");
 }
 
-RankMemory RankTrainer::memory() const {
-  RankMemory memory{.gradients_peak = gradient_bytes_peak(), .peak = model::peak_live_bytes()};
+RankMemory RankTrainer::kept_memory() const {
+  RankMemory memory;
   for (const auto& unit : stage_->units().all) {
     memory.weights += unit->weight_bytes();
     memory.optimizer += unit->optimizer_bytes();
   }
+  return memory;
+}
+
+// What lives when a step begins beyond weights and optimizer states is copies that somebody still writes or
+// sends.
+void RankTrainer::begin_memory() {
+  RankMemory kept = kept_memory();
+  peak_ = std::max(peak_, model::peak_live_bytes());
+  copies_ = std::max<int64_t>(0, model::live_bytes() - kept.weights - kept.optimizer);
+  model::reset_peak_live_bytes();
+}
+
+void RankTrainer::note_memory() {
+  int64_t peak = model::peak_live_bytes();
+  peak_ = std::max(peak_, peak);
+  step_peak_ = std::max(step_peak_, peak - copies_);
+}
+
+RankMemory RankTrainer::memory() {
+  note_memory();
+  RankMemory memory = kept_memory();
+  memory.gradients_peak = gradient_bytes_peak();
+  memory.peak = peak_;
+  memory.step_peak = step_peak_;
   return memory;
 }
 

@@ -51,7 +51,8 @@ struct TrainerOptions {
 struct RankMemory {
   int64_t weights = 0, optimizer = 0;  // kept between steps
   int64_t gradients_peak = 0;
-  int64_t peak = 0;
+  int64_t peak = 0;       // of all live tensors in a step
+  int64_t step_peak = 0;  // the same without copies for snapshots and checkpoints: what a plan predicts
 };
 
 struct StepReport {
