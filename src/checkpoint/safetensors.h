@@ -57,6 +57,7 @@ class SafetensorsFile {
   const SafetensorsHeader& header() const { return header_; }
   const StoredTensor* find(const std::string& name) const;  // null: not there
   std::span<const std::byte> bytes(const StoredTensor& tensor) const;
+  std::span<const std::byte> all_bytes() const { return file_.bytes(); }
   const std::filesystem::path& path() const { return path_; }
 
  private:

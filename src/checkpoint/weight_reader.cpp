@@ -50,6 +50,10 @@ std::string join_problems(const std::vector<std::string>& problems) {
 Result<WeightReader> WeightReader::open(const std::filesystem::path& directory) {
   return guarded(directory.string(), [&]() -> Result<WeightReader> {
     WeightReader reader(directory);
+    if (PackedModel::is_at(directory)) {
+      TESSERA_RETURN_IF_ERROR(reader.open_packed());
+      return reader;
+    }
     if (std::filesystem::exists(directory / kSingleFile)) {
       TESSERA_RETURN_IF_ERROR(reader.open_single(directory / kSingleFile));
       return reader;
@@ -68,6 +72,19 @@ Status WeightReader::open_single(const std::filesystem::path& path) {
   TESSERA_ASSIGN_OR_RETURN(SafetensorsFile opened, SafetensorsFile::open(path));
   auto file = std::make_shared<const SafetensorsFile>(std::move(opened));
   for (const auto& [name, stored] : file->header().tensors) tensors_[name] = {file, &stored};
+  return {};
+}
+
+Status WeightReader::open_packed() {
+  TESSERA_ASSIGN_OR_RETURN(packed_, PackedModel::open(directory_));
+  for (const std::string& name : packed_->names()) {
+    if (!packed_->is_quantised(name)) {
+      tensors_[name] = {packed_->file(), packed_->file()->find(name)};
+      continue;
+    }
+    TESSERA_ASSIGN_OR_RETURN(dequantised_[name].shape, packed_->shape(name));
+    tensors_[name] = {nullptr, &dequantised_[name]};
+  }
   return {};
 }
 
@@ -119,9 +136,13 @@ Result<at::Tensor> WeightReader::read(const std::string& name, const Extent& box
   TESSERA_ASSIGN_OR_RETURN(const Place* place, find(name));
   const StoredTensor& stored = *place->stored;
   if (!lies_within(box, stored.shape))
-    return invalid("{}: box {} is outside tensor {} of shape {}", place->file->path().string(), describe(box),
-                   name, describe_shape(stored.shape));
+    return invalid("{}: box {} is outside tensor {} of shape {}", directory_.string(), describe(box), name,
+                   describe_shape(stored.shape));
   return guarded(name, [&]() -> Result<at::Tensor> {
+    if (!place->file) {
+      TESSERA_ASSIGN_OR_RETURN(at::Tensor values, packed_->dequantised(name, box));
+      return values.to(to);
+    }
     at::Tensor out = at::empty(box.size, at::TensorOptions().dtype(stored.dtype));
     copy_part(place->file->bytes(stored).data(), whole_box(stored.shape),
               static_cast<std::byte*>(out.mutable_data_ptr()), box, box,

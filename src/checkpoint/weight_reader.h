@@ -7,7 +7,8 @@
 //   TESSERA_ASSIGN_OR_RETURN(at::Tensor q, weights.read(name, tp_extent(tensor, tp, place, blocks),
 //   at::kFloat));
 //
-// A checkpoint of ours is such a directory too. Threads: const after open(). Errors: not_found (no directory,
+// A checkpoint of ours is such a directory too, and a packed model (packed.h), whose matrices are given as the
+// numbers that they stand for. Threads: const after open(). Errors: not_found (no directory,
 // no such files, no such tensor), data_loss (torn file, missing shard), invalid_argument (another model).
 #pragma once
 
@@ -19,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/packed.h"
 #include "checkpoint/safetensors.h"
 #include "layout/extents.h"
 
@@ -31,7 +33,7 @@ class WeightReader {
   bool has(const std::string& name) const { return tensors_.contains(name); }
   std::vector<std::string> names() const;  // sorted
   Result<std::vector<int64_t>> shape(const std::string& name) const;
-  Result<at::ScalarType> dtype(const std::string& name) const;
+  Result<at::ScalarType> dtype(const std::string& name) const;  // as stored; float32 where quantised
 
   // The box as a fresh contiguous tensor of the box's shape. `to`: a floating type; bf16 rounds to nearest
   // even.
@@ -44,16 +46,19 @@ class WeightReader {
 
  private:
   struct Place {
-    std::shared_ptr<const SafetensorsFile> file;
+    std::shared_ptr<const SafetensorsFile> file;  // null: quantised
     const StoredTensor* stored;
   };
   explicit WeightReader(std::filesystem::path directory) : directory_(std::move(directory)) {}
   Status open_single(const std::filesystem::path& path);
   Status open_shards(const std::filesystem::path& index);
+  Status open_packed();
   Result<const Place*> find(const std::string& name) const;
 
   std::filesystem::path directory_;
   std::map<std::string, Place> tensors_;
+  std::optional<PackedModel> packed_;
+  std::map<std::string, StoredTensor> dequantised_;  // shape and type of what packed_ holds in few bits
 };
 
 }  // namespace tessera::checkpoint

@@ -1,11 +1,11 @@
 #include "kernels/quant.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <vector>
 
+#include "core/cpu_level.h"
 #include "kernels/kernels.h"
 #include "kernels/quant_table.h"
 #include "kernels/scratch.h"
@@ -76,17 +76,23 @@ void quantize_rows(const Rows& x, Activations& to) {
                   });
 }
 
-// out[rows, 16]: one panel against rows [row, row + rows), its blocks added by the tree. `space` has room for
-// the blocks.
-void panel_product(const Activations& a, int64_t row, int64_t rows, const QuantWeight& weight, int64_t panel,
-                   float* space) {
+// space[blocks, rows, 16]: one panel against rows [row, row + rows), block by block.
+void panel_blocks(const Activations& a, int64_t row, int64_t rows, const QuantWeight& weight, int64_t panel,
+                  float* space) {
   const QuantTable& level = quant_table();
   auto product = weight.kind() == QuantKind::int8   ? level.tile_int8
                  : weight.kind() == QuantKind::int4 ? level.tile_int4
                                                     : level.tile_int4_offset;
-  const int64_t size = rows * kQuantPanel, blocks = weight.blocks();
-  for (int64_t block = 0; block < blocks; ++block)
+  const int64_t size = rows * kQuantPanel;
+  for (int64_t block = 0; block < weight.blocks(); ++block)
     product(a.tile(row, rows, block, weight.tile(panel, block), space + block * size));
+}
+
+// As panel_blocks, and the blocks added by the tree: the sum is in the first.
+void panel_product(const Activations& a, int64_t row, int64_t rows, const QuantWeight& weight, int64_t panel,
+                   float* space) {
+  panel_blocks(a, row, rows, weight, panel, space);
+  const int64_t size = rows * kQuantPanel, blocks = weight.blocks();
   for (int64_t step = 1; step < blocks; step *= 2)
     for (int64_t block = 0; block + step < blocks; block += 2 * step) {
       const Source left{space + block * size, Type::f32, size},
@@ -144,14 +150,14 @@ class Pieces {
   double work_ = 0;
 };
 
-// Calls done(row, rows, panel, values [rows, 16]) for all of a piece.
+// Calls done(row, rows, panel, values [rows, 16]) for all of a piece, after product(), one of the two above.
 template <class Done>
-void for_panels(const Activations& a, const Piece& piece, const Done& done) {
+void for_panels(const Activations& a, const Piece& piece, decltype(panel_product)* product, const Done& done) {
   Scratch space(std::min(kRowsAtOnce, piece.rows) * kQuantPanel * piece.weight->blocks());
   for (int64_t row = 0; row < piece.rows; row += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, piece.rows - row);
     for (int64_t panel = piece.first_panel; panel < piece.end_panel; ++panel) {
-      panel_product(a, piece.row + row, rows, *piece.weight, panel, space.data());
+      product(a, piece.row + row, rows, *piece.weight, panel, space.data());
       done(piece.row + row, rows, panel, space.data());
     }
   }
@@ -159,16 +165,27 @@ void for_panels(const Activations& a, const Piece& piece, const Done& done) {
 
 void store_columns(const Rows& out, int64_t row, int64_t rows, int64_t column, int64_t count,
                    const float* values) {
-  Target to = out.target(row);
-  to.data = static_cast<char*>(to.data) + column * (out.type == Type::f32 ? 4 : 2);
-  table().convert({values, Type::f32, kQuantPanel}, to, rows, count);
+  table().convert({values, Type::f32, kQuantPanel}, shifted(out.target(row), column), rows, count);
 }
 
 void multiply(const Activations& a, const Pieces& pieces, const Rows& out) {
   pieces.run([&](const Piece& piece) {
-    for_panels(a, piece, [&](int64_t row, int64_t rows, int64_t panel, const float* values) {
+    for_panels(a, piece, panel_product, [&](int64_t row, int64_t rows, int64_t panel, const float* values) {
       const int64_t first = panel * kQuantPanel, count = std::min(kQuantPanel, piece.weight->n() - first);
       store_columns(out, row, rows, piece.column + first, count, values);
+    });
+  });
+}
+
+// out[block][row]: each block of k apart.
+void multiply_blocks(const Activations& a, const Pieces& pieces, std::span<const Rows> out) {
+  pieces.run([&](const Piece& piece) {
+    for_panels(a, piece, panel_blocks, [&](int64_t row, int64_t rows, int64_t panel, const float* values) {
+      const int64_t first = panel * kQuantPanel, count = std::min(kQuantPanel, piece.weight->n() - first);
+      for (const Rows& part : out) {
+        store_columns(part, row, rows, piece.column + first, count, values);
+        values += rows * kQuantPanel;
+      }
     });
   });
 }
@@ -187,7 +204,7 @@ void gate_up(const Activations& a, const Experts& experts, const Rows& act) {
   pieces.run([&](const Piece& piece) {
     const QuantWeight& up_weight = experts.ffns[static_cast<size_t>(piece.column)].up;
     Scratch up(std::min(kRowsAtOnce, piece.rows) * kQuantPanel * up_weight.blocks());
-    for_panels(a, piece, [&](int64_t row, int64_t rows, int64_t panel, float* gate) {
+    for_panels(a, piece, panel_product, [&](int64_t row, int64_t rows, int64_t panel, float* gate) {
       panel_product(a, row, rows, up_weight, panel, up.data());
       const Source g{gate, Type::f32, 0}, u{up.data(), Type::f32, 0};
       table().silu_mul(g, u, {gate, Type::f32, 0}, rows * kQuantPanel);
@@ -209,20 +226,17 @@ void check_ffn(const QuantFfn& ffn, const QuantFfn& first, const Rows& rows, con
 }
 
 const QuantTable& choose() {
-  const char* name = isa();
-  if (std::strncmp(name, "avx512", 6) == 0 && quant_table_named("avx512vnni")) return avx512vnni_quant_table;
-  if (std::strcmp(name, "generic") != 0 && quant_table_named("avx2")) return avx2_quant_table;
+  const CpuLevel level = cpu_level();
+  if (level >= CpuLevel::avx512 && quant_table_named("avx512vnni")) return avx512vnni_quant_table;
+  if (level >= CpuLevel::avx2 && quant_table_named("avx2")) return avx2_quant_table;
   return generic_quant_table;
 }
 
 }  // namespace
 
 const QuantTable* quant_table_named(const char* name) {
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vnni");
+  const bool avx2 = cpu_has(CpuLevel::avx2) && __builtin_cpu_supports("f16c");
+  const bool vnni = avx2 && cpu_has(CpuLevel::avx512) && __builtin_cpu_supports("avx512vnni");
   if (std::strcmp(name, "generic") == 0) return &generic_quant_table;
   if (std::strcmp(name, "avx2") == 0 && avx2) return &avx2_quant_table;
   if (std::strcmp(name, "avx512vnni") == 0 && vnni) return &avx512vnni_quant_table;
@@ -261,13 +275,31 @@ void gemm_quant(const at::Tensor& a, std::span<const QuantWeight> weights, at::T
   multiply(activations, pieces, to);
 }
 
+namespace {
+
+// The result as one matrix for each block of `down`, or one for all.
+std::vector<Rows> parts_of(const at::Tensor& out, int64_t blocks) {
+  if (out.dim() != 3) return {rows_of(out, "ffn_quant out")};
+  TESSERA_REQUIRE(out.size(0) == blocks, "ffn_quant: out for {} blocks, the weight has {}", out.size(0),
+                  blocks);
+  std::vector<Rows> parts;
+  for (int64_t block = 0; block < blocks; ++block)
+    parts.push_back(rows_of(out.select(0, block), "ffn_quant out"));
+  return parts;
+}
+
+}  // namespace
+
 void ffn_quant(const at::Tensor& rows, std::span<const int64_t> first, std::span<const QuantFfn> experts,
                at::Tensor& out) {
-  const Rows from = rows_of(rows, "ffn_quant rows"), to = rows_of(out, "ffn_quant out");
   TESSERA_REQUIRE(!experts.empty() && first.size() == experts.size() + 1 && first.front() == 0 &&
-                      first.back() == from.count && to.count == from.count && std::ranges::is_sorted(first),
-                  "ffn_quant: {} rows and {} bounds for {} experts", from.count, first.size(), experts.size());
-  for (const QuantFfn& ffn : experts) check_ffn(ffn, experts[0], from, to);
+                      std::ranges::is_sorted(first),
+                  "ffn_quant: {} bounds for {} experts", first.size(), experts.size());
+  const Rows from = rows_of(rows, "ffn_quant rows");
+  const std::vector<Rows> to = parts_of(out, experts[0].down.blocks());
+  TESSERA_REQUIRE(first.back() == from.count && to[0].count == from.count,
+                  "ffn_quant: {} rows, {} in bounds, {} out", from.count, first.back(), to[0].count);
+  for (const QuantFfn& ffn : experts) check_ffn(ffn, experts[0], from, to[0]);
   if (from.count == 0) return;
   const Experts all{first, experts};
   const int64_t width = experts[0].gate.n();
@@ -282,7 +314,8 @@ void ffn_quant(const at::Tensor& rows, std::span<const int64_t> first, std::span
   quantize_rows(act_rows, activations);
   Pieces pieces;
   for (size_t e = 0; e < experts.size(); ++e) pieces.add(experts[e].down, first[e], all.rows(e), 0);
-  multiply(activations, pieces, to);
+  if (out.dim() == 3) return multiply_blocks(activations, pieces, to);
+  multiply(activations, pieces, to[0]);
 }
 
 }  // namespace tessera::kernels

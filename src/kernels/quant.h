@@ -78,9 +78,16 @@ class QuantWeight {
     return data_ + ((first_panel_ + panel) * shape_.blocks + first_block_ + block) * shape_.tile_bytes();
   }
 
+  // All panels. REQUIRES: all blocks of the shape.
+  std::span<const uint8_t> bytes() const;
+
   // REQUIRES: first is a multiple of 16.
   QuantWeight rows(int64_t first, int64_t count) const;
   QuantWeight block_range(int64_t first, int64_t count) const;
+  QuantWeight any_rows(int64_t first, int64_t count) const;  // rows(), or a copy where no panel begins there
+
+  QuantGroup group(int64_t row, int64_t block, int64_t group) const;
+  void dequantize_row(int64_t row, std::span<float> values) const;  // k() of them
 
  private:
   QuantShape shape_;
@@ -101,9 +108,13 @@ struct QuantFfn {
 };
 // Rows sorted by expert: rows [first[e], first[e + 1]) go through expert e: out = down(silu(gate) * up),
 // float32 or bf16 [N, D]. The values between gate and down stay float32 until they are rounded to int8. All
-// experts run at once: threads take (expert, columns). One expert is a dense FFN.
+// experts run at once: threads take (expert, columns). One expert is a dense FFN. An out [blocks, N, D] gets
+// each block of `down` apart, before the tree.
 void ffn_quant(const at::Tensor& rows, std::span<const int64_t> first, std::span<const QuantFfn> experts,
                at::Tensor& out);
+
+// out[t] = row `token - first` of the weight, else zeros, as kernels::embedding.
+void embedding_quant(const QuantWeight& weight, const at::Tensor& tokens, int64_t first, at::Tensor& out);
 
 // "avx512vnni", "avx2" or "generic": what the products in few bits use.
 const char* quant_isa();

@@ -1,4 +1,5 @@
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Half.h>
 
 #include <algorithm>
@@ -39,27 +40,41 @@ float largest_by_size(std::span<const float> values) {
   return result;
 }
 
-// The byte of element i of a group, and the place of its half-precision factors, inside a tile.
+// The byte of element i of a group of one row, and the place of its half-precision factors, inside a tile.
 struct Places {
-  int64_t quants, factor, offsets;
+  int64_t quants, factor, offset;
 };
-Places places_of(const QuantShape& shape, int64_t row, int64_t block, int64_t group) {
-  const int64_t groups = shape.block_groups(), lane = row % kQuantPanel;
-  const int64_t tile = (row / kQuantPanel * shape.blocks + block) * shape.tile_bytes();
-  const int64_t factors = tile + groups * shape.group_bytes();
-  return {.quants = tile + group * shape.group_bytes() + lane * 4,
-          .factor = factors + (group * kQuantPanel + lane) * 2,
-          .offsets = groups * kQuantPanel * 2};
+Places places_of(const QuantShape& shape, int64_t lane, int64_t group) {
+  const int64_t groups = shape.block_groups(), factors = groups * shape.group_bytes();
+  const int64_t factor = factors + (group * kQuantPanel + lane) * 2;
+  return {.quants = group * shape.group_bytes() + lane * 4,
+          .factor = factor,
+          .offset = factor + groups * kQuantPanel * 2};
 }
 int64_t byte_of(const Places& places, int64_t quad, int64_t i) {
   return places.quants + quad * 64 + i % 4;
 }
 
-void check_group(const QuantShape& shape, int64_t bytes, int64_t row, int64_t block, int64_t group) {
+QuantGroup group_of_tile(const QuantShape& shape, const uint8_t* tile, int64_t lane, int64_t group) {
+  const Places places = places_of(shape, lane, group);
+  QuantGroup value;
+  for (int64_t i = 0; i < kQuantGroup; ++i) {
+    const bool upper = shape.kind != QuantKind::int8 && i >= kQuantGroup / 2;
+    const uint8_t byte = tile[byte_of(places, upper ? i / 4 - 4 : i / 4, i)];
+    value.q[i] = shape.kind == QuantKind::int8 ? byte : upper ? byte >> 4 : byte & 15;
+  }
+  std::memcpy(&value.scale, tile + places.factor, 2);
+  if (shape.kind == QuantKind::int4_offset) std::memcpy(&value.offset, tile + places.offset, 2);
+  return value;
+}
+
+// Where the tile of a row and block begins, after a check of all indices.
+int64_t tile_of(const QuantShape& shape, int64_t bytes, int64_t row, int64_t block, int64_t group) {
   TESSERA_REQUIRE(bytes == shape.bytes() && row >= 0 && row < shape.n && block >= 0 && block < shape.blocks &&
                       group >= 0 && group < shape.block_groups(),
                   "group {} of block {} of row {} of a weight [{}, {}] in {} bytes", group, block, row, shape.n,
                   shape.k, bytes);
+  return (row / kQuantPanel * shape.blocks + block) * shape.tile_bytes();
 }
 
 }  // namespace
@@ -109,9 +124,8 @@ void dequantize_group(QuantKind kind, const QuantGroup& group, std::span<float> 
 
 void set_group(const QuantShape& shape, std::span<uint8_t> bytes, int64_t row, int64_t block, int64_t group,
                const QuantGroup& value) {
-  check_group(shape, std::ssize(bytes), row, block, group);
-  const Places places = places_of(shape, row, block, group);
-  uint8_t* to = bytes.data();
+  uint8_t* to = bytes.data() + tile_of(shape, std::ssize(bytes), row, block, group);
+  const Places places = places_of(shape, row % kQuantPanel, group);
   for (int64_t i = 0; i < kQuantGroup; ++i) {
     if (shape.kind == QuantKind::int8) {
       to[byte_of(places, i / 4, i)] = value.q[i];
@@ -120,24 +134,13 @@ void set_group(const QuantShape& shape, std::span<uint8_t> bytes, int64_t row, i
     }
   }
   std::memcpy(to + places.factor, &value.scale, 2);
-  if (shape.kind == QuantKind::int4_offset) std::memcpy(to + places.factor + places.offsets, &value.offset, 2);
+  if (shape.kind == QuantKind::int4_offset) std::memcpy(to + places.offset, &value.offset, 2);
 }
 
 QuantGroup get_group(const QuantShape& shape, std::span<const uint8_t> bytes, int64_t row, int64_t block,
                      int64_t group) {
-  check_group(shape, std::ssize(bytes), row, block, group);
-  const Places places = places_of(shape, row, block, group);
-  const uint8_t* from = bytes.data();
-  QuantGroup value;
-  for (int64_t i = 0; i < kQuantGroup; ++i) {
-    const bool upper = shape.kind != QuantKind::int8 && i >= kQuantGroup / 2;
-    const uint8_t byte = from[byte_of(places, upper ? i / 4 - 4 : i / 4, i)];
-    value.q[i] = shape.kind == QuantKind::int8 ? byte : upper ? byte >> 4 : byte & 15;
-  }
-  std::memcpy(&value.scale, from + places.factor, 2);
-  if (shape.kind == QuantKind::int4_offset)
-    std::memcpy(&value.offset, from + places.factor + places.offsets, 2);
-  return value;
+  const int64_t tile = tile_of(shape, std::ssize(bytes), row, block, group);
+  return group_of_tile(shape, bytes.data() + tile, row % kQuantPanel, group);
 }
 
 QuantWeight::QuantWeight(const QuantShape& shape, at::Tensor bytes)
@@ -149,6 +152,14 @@ QuantWeight::QuantWeight(const QuantShape& shape, at::Tensor bytes)
       "a packed {} weight [{}, {}] has {} bytes, got {}", to_string(shape.kind), shape.n, shape.k,
       shape.bytes(), bytes_.numel());
   data_ = bytes_.const_data_ptr<uint8_t>();
+}
+
+std::span<const uint8_t> QuantWeight::bytes() const {
+  TESSERA_REQUIRE(blocks_ == shape_.blocks, "the bytes of {} blocks of {} do not lie together", blocks_,
+                  shape_.blocks);
+  QuantShape part = shape_;
+  part.n = rows_;
+  return {tile(0, 0), static_cast<size_t>(part.bytes())};
 }
 
 QuantWeight QuantWeight::rows(int64_t first, int64_t count) const {
@@ -168,6 +179,55 @@ QuantWeight QuantWeight::block_range(int64_t first, int64_t count) const {
   part.first_block_ += first;
   part.blocks_ = count;
   return part;
+}
+
+QuantGroup QuantWeight::group(int64_t row, int64_t block, int64_t group) const {
+  TESSERA_REQUIRE(
+      row >= 0 && row < rows_ && block >= 0 && block < blocks_ && group >= 0 && group < block_groups(),
+      "group {} of block {} of row {} of a weight of {} rows in {} blocks", group, block, row, rows_, blocks_);
+  return group_of_tile(shape_, tile(row / kQuantPanel, block), row % kQuantPanel, group);
+}
+
+void QuantWeight::dequantize_row(int64_t row, std::span<float> values) const {
+  TESSERA_REQUIRE(std::ssize(values) == k(), "a row of {} into {} values", k(), values.size());
+  const int64_t width = shape_.k / shape_.blocks;
+  for (int64_t block = 0; block < blocks_; ++block)
+    for (int64_t at = 0; at < width; at += kQuantGroup) {
+      const auto count = static_cast<size_t>(std::min(kQuantGroup, width - at));
+      dequantize_group(kind(), group(row, block, at / kQuantGroup),
+                       values.subspan(static_cast<size_t>(block * width + at), count));
+    }
+}
+
+QuantWeight QuantWeight::any_rows(int64_t first, int64_t count) const {
+  if (first % kQuantPanel == 0) return rows(first, count);
+  const QuantShape shape{.kind = kind(), .n = count, .k = k(), .blocks = blocks_};
+  at::Tensor bytes = at::zeros({shape.bytes()}, at::kByte);
+  std::span<uint8_t> to(bytes.data_ptr<uint8_t>(), static_cast<size_t>(bytes.numel()));
+  for (int64_t row = 0; row < count; ++row)
+    for (int64_t block = 0; block < blocks_; ++block)
+      for (int64_t g = 0; g < block_groups(); ++g)
+        set_group(shape, to, row, block, g, group(first + row, block, g));
+  return {shape, bytes};
+}
+
+void embedding_quant(const QuantWeight& weight, const at::Tensor& tokens, int64_t first, at::Tensor& out) {
+  const Rows to = rows_of(out, "embedding_quant out");
+  check_shape(tokens, {to.count}, "embedding_quant tokens");
+  TESSERA_REQUIRE(weight.k() == to.width, "embedding_quant: weight is {} wide, out {}", weight.k(), to.width);
+  const int64_t* token = longs(tokens, "embedding_quant tokens");
+  parallel_ranges(to.count, 16, [&](int64_t begin, int64_t end) {
+    Scratch row(to.width);
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t at = token[t] - first;
+      std::span<float> values(row.data(), static_cast<size_t>(to.width));
+      if (at >= 0 && at < weight.n())
+        weight.dequantize_row(at, values);
+      else
+        std::ranges::fill(values, 0.0f);
+      table().convert({row.data(), Type::f32, to.width}, to.target(t), 1, to.width);
+    }
+  });
 }
 
 QuantWeight quantize(QuantKind kind, const at::Tensor& weight_NK, int64_t blocks) {

@@ -326,6 +326,44 @@ TEST(QuantFfn, EqualsItsProductsOneByOneForEveryExpert) {
   }
 }
 
+TEST(QuantFfn, GivesTheBlocksOfDownApart) {
+  const std::vector<int64_t> first = {0, 2, 2, 7};
+  std::vector<QuantFfn> experts;
+  for (uint64_t e = 0; e < 3; ++e)
+    experts.push_back({packed(random_weight(QuantKind::int4, 88, 96, 1, 10 + e)),
+                       packed(random_weight(QuantKind::int4, 88, 96, 1, 20 + e)),
+                       packed(random_weight(QuantKind::int4, 40, 88, 4, 30 + e))});
+  const Tensor rows = random({7, 96}, 4);
+  Tensor whole = at::full({7, 40}, 7.0f), parts = at::full({4, 7, 40}, 7.0f);
+  ffn_quant(rows, first, experts, whole);
+  ffn_quant(rows, first, experts, parts);
+  EXPECT_TRUE(same_bits(parts[0].add(parts[1]).add(parts[2].add(parts[3])), whole));
+  // Block 1 alone: what a rank with that block computes.
+  std::vector<QuantFfn> part;
+  for (const QuantFfn& ffn : experts)
+    part.push_back({ffn.gate.any_rows(22, 22), ffn.up.any_rows(22, 22), ffn.down.block_range(1, 1)});
+  Tensor one = at::full({7, 40}, 7.0f);
+  ffn_quant(rows, first, part, one);
+  EXPECT_TRUE(same_bits(one, parts[1]));
+}
+
+TEST(QuantWeights, RowsAreLookedUpAsTheNumbersTheyStandFor) {
+  for (QuantKind kind : kKinds) {
+    const Plain plain = random_weight(kind, 37, 72, 2, 4);
+    const QuantWeight weight = packed(plain);
+    const Tensor tokens = at::full({4}, int64_t{0}, at::kLong);
+    for (int64_t i = 0; i < 4; ++i) tokens.data_ptr<int64_t>()[i] = std::vector<int64_t>{105, 100, 99, 136}[i];
+    Tensor out = at::full({4, 72}, 7.0f);
+    embedding_quant(weight, tokens, 100, out);
+    for (int64_t k = 0; k < 72; ++k) {
+      EXPECT_EQ(out[0][k].item<float>(), plain.value(5, k));
+      EXPECT_EQ(out[1][k].item<float>(), plain.value(0, k));
+      EXPECT_EQ(out[2][k].item<float>(), 0.0f);
+      EXPECT_EQ(out[3][k].item<float>(), plain.value(36, k));
+    }
+  }
+}
+
 TEST(QuantFfn, QuantisesAWholeWeightAsItsGroups) {
   const Tensor weight = random({21, 72}, 3, at::kFloat, 0.02);
   for (QuantKind kind : kKinds) {

@@ -1,14 +1,12 @@
-#include <ATen/ops/arange.h>
-#include <ATen/ops/bincount.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/sort.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "serve/model.h"
 #include "serve/torch_error.h"
@@ -30,11 +28,28 @@ Tensor to_tensor(const std::vector<int64_t>& values, at::ScalarType dtype) {
   return at::tensor(at::ArrayRef<int64_t>(values), at::TensorOptions(at::kLong)).to(dtype);
 }
 
-// The fixed tree over a power of two of float32 parts; parts[0] holds the result.
-void tree_sum(std::vector<Tensor>& parts) {
-  for (size_t width = 1; width < parts.size(); width *= 2)
-    for (size_t i = 0; i + width < parts.size(); i += 2 * width) kernels::add_into(parts[i], parts[i + width]);
-}
+// Rows in the order of their experts: expert e has rows [first[e], first[e + 1]); row i is of token[i], and
+// position [T, k] says where the rows of a token went.
+struct Sorted {
+  std::vector<int64_t> first;
+  Tensor token, position;
+
+  Sorted(const Tensor& expert_Tk, int64_t experts)
+      : first(static_cast<size_t>(experts) + 1),
+        token(at::empty({expert_Tk.numel()}, at::TensorOptions(at::kLong))),
+        position(at::empty(expert_Tk.sizes(), at::TensorOptions(at::kLong))) {
+    const auto* expert = expert_Tk.const_data_ptr<int32_t>();
+    const int64_t rows = expert_Tk.numel(), top_k = expert_Tk.size(1);
+    for (int64_t i = 0; i < rows; ++i) ++first[static_cast<size_t>(expert[i]) + 1];
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    std::vector<int64_t> next(first.begin(), first.end() - 1);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = next[static_cast<size_t>(expert[i])]++;
+      position.mutable_data_ptr<int64_t>()[i] = at;
+      token.mutable_data_ptr<int64_t>()[at] = i / top_k;
+    }
+  }
+};
 
 }  // namespace
 
@@ -56,23 +71,17 @@ class ForwardPass {
     TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, embed(to_tensor(batch.tokens, at::kLong)));
     for (size_t l = 0; l < model_.layers_.size(); ++l) {
       const auto& layer = model_.layers_[l];
-      TESSERA_RETURN_IF_ERROR(add_over_blocks(x_TD, attention(norm(x_TD, layer.attention_norm), layer, l)));
-      TESSERA_RETURN_IF_ERROR(add_over_blocks(x_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer)));
+      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, attention(norm(x_TD, layer.attention_norm), layer, l)));
+      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer)));
     }
     return logits(x_TD, to_tensor(batch.wanted, at::kLong));
   }
 
  private:
   Tensor empty(at::IntArrayRef sizes, at::ScalarType dtype) const {
-    return at::empty(sizes, model_.embedding_.options().dtype(dtype));
+    return at::empty(sizes, at::TensorOptions().dtype(dtype));
   }
   Tensor empty(at::IntArrayRef sizes) const { return empty(sizes, model_.dtype_); }
-
-  Tensor project(const Tensor& x, const kernels::PackedWeight& weight) const {
-    Tensor out = empty({x.size(0), weight.n()});
-    kernels::gemm_packed(x, weight, out);
-    return out;
-  }
 
   Tensor norm(const Tensor& x, const Tensor& weight) const {
     Tensor y = at::empty_like(x), rstd;
@@ -83,17 +92,22 @@ class ForwardPass {
   // Every rank looks up its own rows; the others give zeros, so the sum over ranks is exact.
   Result<Tensor> embed(const Tensor& ids) const {
     Tensor x_TD = empty({tokens_, model_.spec_.hidden});
-    kernels::embedding(model_.embedding_, ids, model_.group_->rank() * model_.local_vocab(), x_TD);
+    const int64_t first = model_.group_->rank() * model_.local_vocab();
+    if (model_.embedding_.defined())
+      kernels::embedding(model_.embedding_, ids, first, x_TD);
+    else
+      kernels::embedding_quant(model_.quant_embedding_, ids, first, x_TD);
     if (model_.tp() == 1) return x_TD;
     std::vector<Tensor> parts{x_TD.to(at::kFloat)};
     TESSERA_RETURN_IF_ERROR(sum_over_ranks(parts));
     return parts[0].to(model_.dtype_);
   }
 
-  // Partial sums of the output projection, one for each tp block of this rank, float32 [T, D].
-  std::vector<Tensor> attention(const Tensor& x_TD, const ServedModel::Layer& layer, size_t l) const {
+  // This rank's part of the output projection, float32 [T, D].
+  Tensor attention(const Tensor& x_TD, const ServedModel::Layer& layer, size_t l) const {
     int64_t heads = model_.local_heads(), kv_heads = model_.local_kv_heads(), head_dim = model_.spec_.head_dim;
-    Tensor qkv = project(x_TD, layer.qkv);
+    Tensor qkv = empty({tokens_, layer.qkv.n()});
+    layer.qkv.apply(x_TD, qkv);
     auto part = [&](int64_t first, int64_t count) {
       return qkv.narrow(1, first * head_dim, count * head_dim).reshape({tokens_, count, head_dim}).contiguous();
     };
@@ -108,78 +122,38 @@ class ForwardPass {
     Tensor out_THE = at::empty_like(q_THE);
     kernels::paged_attention(q_THE, cache_.k[l], cache_.v[l], sequence_, positions32_, block_table_,
                              1.0 / std::sqrt(static_cast<double>(head_dim)), out_THE);
-    return row_parallel(out_THE.view({tokens_, heads * head_dim}), layer.o);
+    return layer.o.apply(out_THE.view({tokens_, heads * head_dim}));
   }
 
-  // x [N, own width] times each block's weight; column b of the width belongs to block b.
-  std::vector<Tensor> row_parallel(const Tensor& x, const std::vector<kernels::PackedWeight>& blocks) const {
-    std::vector<Tensor> partial;
-    int64_t first = 0;
-    for (const auto& weight : blocks) {
-      Tensor& out = partial.emplace_back(empty({x.size(0), weight.n()}, at::kFloat));
-      kernels::gemm_packed(x.narrow(1, first, weight.k()), weight, out);
-      first += weight.k();
-    }
-    return partial;
+  // This rank's part of the FFN, float32 [T, D].
+  Tensor feed_forward(const Tensor& x_TD, const ServedModel::Layer& layer) const {
+    return layer.router.n() == 0 ? layer.ffn.apply(x_TD) : experts(x_TD, layer);
   }
 
-  std::vector<Tensor> gated(const Tensor& x_ND, const ServedModel::Ffn& ffn) const {
-    Tensor gate_up = project(x_ND, ffn.gate_up);
-    Tensor act = empty({x_ND.size(0), ffn.gate_up.n() / 2});
-    kernels::silu_mul(gate_up, act);
-    return row_parallel(act, ffn.down);
-  }
-
-  std::vector<Tensor> feed_forward(const Tensor& x_TD, const ServedModel::Layer& layer) const {
-    return layer.router.n() == 0 ? gated(x_TD, layer.ffns[0]) : experts(x_TD, layer);
-  }
-
-  // Rows sorted by expert run expert by expert; each token then combines its rows, block by block.
-  std::vector<Tensor> experts(const Tensor& x_TD, const ServedModel::Layer& layer) const {
+  // Rows sorted by expert run through all experts at once; each token then combines its rows, block by block.
+  Tensor experts(const Tensor& x_TD, const ServedModel::Layer& layer) const {
     const MoeSpec& moe = model_.spec_.moe;
     Tensor logits = empty({tokens_, moe.experts}, at::kFloat), probabilities = at::empty_like(logits);
-    kernels::gemm_packed(x_TD, layer.router, logits);
+    layer.router.apply(x_TD, logits);
     Tensor expert = empty({tokens_, moe.top_k}, at::kInt), weight = empty({tokens_, moe.top_k}, at::kFloat);
     kernels::route(logits, moe.top_k, moe.normalize_top_k, probabilities, expert, weight);
 
-    Tensor order = std::get<1>(at::sort(expert.view({-1}), /*stable=*/std::optional<bool>(true), 0, false));
-    Tensor position = at::empty_like(order);
-    position.scatter_(0, order, at::arange(order.size(0), order.options()));
-    Tensor counts = at::bincount(expert.view({-1}), {}, moe.experts).cpu();
-    Tensor rows = empty({order.size(0), model_.spec_.hidden});
-    kernels::gather_rows(x_TD, order.div(moe.top_k, "floor"), rows);
-
-    std::vector<Tensor> partial = run_experts(rows, counts, layer);
+    const Sorted sorted(expert, moe.experts);
+    Tensor rows = empty({expert.numel(), model_.spec_.hidden});
+    kernels::gather_rows(x_TD, sorted.token, rows);
+    std::vector<Tensor> partial = layer.ffn.apply_experts(rows, sorted.first);
     for (Tensor& rows_ND : partial) {
       Tensor y_TD = empty({tokens_, model_.spec_.hidden}, at::kFloat);
-      kernels::combine(rows_ND, position.view_as(expert), weight, y_TD);
+      kernels::combine(rows_ND, sorted.position, weight, y_TD);
       rows_ND = y_TD;
     }
-    return partial;
-  }
-
-  std::vector<Tensor> run_experts(const Tensor& rows, const Tensor& counts,
-                                  const ServedModel::Layer& layer) const {
-    std::vector<Tensor> partial;
-    for (size_t block = 0; block < layer.o.size(); ++block)
-      partial.push_back(empty({rows.size(0), model_.spec_.hidden}, at::kFloat));
-    auto count_of = counts.accessor<int64_t, 1>();
-    int64_t first = 0;
-    for (size_t expert = 0; expert < layer.ffns.size(); ++expert) {
-      int64_t count = count_of[static_cast<int64_t>(expert)];
-      if (count == 0) continue;
-      auto out = gated(rows.narrow(0, first, count), layer.ffns[expert]);
-      for (size_t block = 0; block < out.size(); ++block)
-        partial[block].narrow(0, first, count).copy_(out[block]);
-      first += count;
-    }
-    return partial;
-  }
-
-  // x += the sum of all blocks of all ranks, rounded once.
-  Status add_over_blocks(Tensor& x_TD, std::vector<Tensor> partial) const {
     tree_sum(partial);
-    partial.resize(1);
+    return partial[0];
+  }
+
+  // x += the sum of all ranks' parts, rounded once.
+  Status add_over_ranks(Tensor& x_TD, const Tensor& part) const {
+    std::vector<Tensor> partial{part};
     TESSERA_RETURN_IF_ERROR(sum_over_ranks(partial));
     Tensor sum = at::empty_like(x_TD);
     kernels::add_rounded(x_TD, partial[0], sum);
@@ -212,7 +186,7 @@ class ForwardPass {
     Tensor rows = empty({num_wanted, model_.spec_.hidden});
     kernels::gather_rows(x_TD, wanted, rows);
     Tensor local = empty({num_wanted, model_.head_.n()}, at::kFloat);
-    kernels::gemm_packed(norm(rows, model_.final_norm_), model_.head_, local);
+    model_.head_.apply(norm(rows, model_.final_norm_), local);
     if (model_.tp() == 1) return local;
     Tensor padded = at::zeros({num_wanted, model_.local_vocab()}, local.options());
     padded.narrow(1, 0, local.size(1)).copy_(local);
@@ -236,7 +210,7 @@ Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) co
     KvCache cache{.block_tokens = block_tokens};
     auto make = [&] {
       return at::zeros({blocks, block_tokens, local_kv_heads(), spec_.head_dim},
-                       embedding_.options().dtype(dtype_));
+                       at::TensorOptions().dtype(dtype_));
     };
     for (int64_t layer = 0; layer < spec_.layers; ++layer) {
       cache.k.push_back(make());

@@ -1,5 +1,6 @@
-// A Hugging Face model in the form that a server runs: packed weights of one tensor-parallel rank, and a
-// forward pass over a ragged step against paged KV.
+// A model in the form that a server runs: weights of one tensor-parallel rank, packed from a Hugging Face
+// directory or mapped as `tessera checkpoint export --quantize` wrote them, and a forward pass over a ragged
+// step against paged KV.
 //
 // Bits: a token's logits depend on its own sequence only, never on its neighbours in the step, on the chunks
 // its prompt came in, or on the degree of tensor parallelism: every sum that tensor parallelism may cut (the
@@ -15,6 +16,7 @@
 
 #include "comm/group.h"
 #include "kernels/kernels.h"
+#include "serve/linear.h"
 #include "serve/step_batch.h"
 #include "spec/spec.h"
 
@@ -31,15 +33,16 @@ struct KvCache {
 };
 
 struct LoadOptions {
-  at::ScalarType dtype = at::kFloat;  // of weights, activations and KV: float32 or bfloat16
+  // Of activations and KV, and of weights that are not in few bits: float32 or bfloat16.
+  at::ScalarType dtype = at::kFloat;
   // Tensors read so far and in all; may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
 };
 
 class ServedModel {
  public:
-  // Reads config.json and the weights of this rank from a Hugging Face directory. `group` must outlive the
-  // model. Errors: those of the files; a group whose size does not divide tp_blocks_of().
+  // Reads config.json and the weights of this rank from a Hugging Face or a packed directory. `group` must
+  // outlive the model. Errors: those of the files; a group whose size does not divide tp_blocks_of().
   static Result<ServedModel> load(const std::filesystem::path& directory, Group& group,
                                   const LoadOptions& options);
 
@@ -53,19 +56,15 @@ class ServedModel {
   Result<at::Tensor> forward(const StepBatch& batch, KvCache& cache) const;
 
  private:
-  friend class WeightLoader;
+  friend class ModelBuilder;
   friend class ForwardPass;
 
-  struct Ffn {
-    kernels::PackedWeight gate_up;
-    std::vector<kernels::PackedWeight> down;  // one for each tp block of this rank
-  };
   struct Layer {
     at::Tensor attention_norm, ffn_norm, q_norm, k_norm;
-    kernels::PackedWeight qkv;             // rows of q, then k, then v
-    std::vector<kernels::PackedWeight> o;  // one for each tp block of this rank
-    kernels::PackedWeight router;          // empty when the layer is dense
-    std::vector<Ffn> ffns;                 // one, or one for each expert
+    Linear qkv;  // rows of q, then k, then v
+    BlockLinear o;
+    Linear router;  // empty when the layer is dense
+    FeedForward ffn;
   };
 
   explicit ServedModel(Group& group) : group_(&group) {}
@@ -78,8 +77,9 @@ class ServedModel {
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
   int64_t tp_blocks_ = 1, padded_vocab_ = 0;
-  at::Tensor embedding_;  // rows of this rank, without padding
-  kernels::PackedWeight head_;
+  at::Tensor embedding_;  // rows of this rank, without padding; undefined when the head's are looked up
+  kernels::QuantWeight quant_embedding_;
+  Linear head_;
   std::vector<Layer> layers_;
   at::Tensor final_norm_;
   kernels::RopeTable rope_;

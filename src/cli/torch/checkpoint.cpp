@@ -4,9 +4,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "checkpoint/boxes.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/pack.h"
+#include "checkpoint/packed.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_reader.h"
@@ -14,6 +17,8 @@
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/progress.h"
+#include "kernels/kernels.h"
+#include "serve/model.h"
 
 namespace tessera::cli {
 namespace {
@@ -23,7 +28,7 @@ using checkpoint::CheckpointReader;
 using nlohmann::json;
 
 struct CheckpointOptions {
-  std::string directory, json, to, dtype = "bf16";
+  std::string directory, json, to, dtype = "bf16", quantize;
   double max_file_gib = 5;
 };
 
@@ -167,9 +172,28 @@ int64_t bytes_of_files(const CheckpointReader& reader) {
   return bytes;
 }
 
+Status verify_packed(const fs::path& path, const CheckpointOptions& options) {
+  auto start = Clock::now();
+  TESSERA_ASSIGN_OR_RETURN(auto model, checkpoint::PackedModel::open(path));
+  std::vector<Error> damages = model.verify();
+  auto bytes = static_cast<double>(fs::file_size(path / checkpoint::kPackedFile));
+  json value = {{"checkpoint", path.string()}, {"bytes", bytes}, {"intact", damages.empty()}};
+  value["seconds"] = seconds_since(start);
+  value["damages"] = json::array();
+  for (const Error& damage : damages) {
+    value["damages"].push_back(damage.message);
+    report_error(damage);
+  }
+  if (damages.empty())
+    fmt::print(text_output(options), "{}: intact, {} read in {:.1f} s\n", path.string(), size_text(bytes),
+               value["seconds"].get<double>());
+  return write_json(options, value);
+}
+
 Status verify(const CheckpointOptions& options) {
   fs::path path = resolve(options.directory);
   auto start = Clock::now();
+  if (checkpoint::PackedModel::is_at(path)) return verify_packed(path, options);
   std::vector<Error> damages;
   json value = {{"checkpoint", path.string()}, {"step", checkpoint::step_of(path)}, {"bytes", 0}};
   auto reader = CheckpointReader::open(path, checkpoint::Verify::none);
@@ -203,13 +227,23 @@ Result<checkpoint::ConvertOptions> convert_options(const CheckpointOptions& opti
   return convert;
 }
 
+Status pack(const CheckpointOptions& options, const fs::path& from, const checkpoint::ConvertOptions& convert) {
+  checkpoint::PackOptions pack{.dtype = convert.dtype, .progress = convert.progress};
+  TESSERA_ASSIGN_OR_RETURN(pack.kind, checkpoint::parse_quant_kind(options.quantize));
+  TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, load_model_spec(from));
+  pack.tp_blocks = serve::tp_blocks_of(spec);
+  kernels::set_kernel_threads(std::max<int64_t>(1, std::thread::hardware_concurrency()));
+  return checkpoint::pack_model(from, options.to, pack);
+}
+
 Status convert(const CheckpointOptions& options, bool whole) {
   fs::path from = resolve(options.directory);
   TESSERA_ASSIGN_OR_RETURN(auto convert, convert_options(options));
   Progress progress({.label = whole ? "reshard" : "export", .unit = "B"});
   convert.progress = [&](int64_t done, int64_t) { progress.update(done); };
-  TESSERA_RETURN_IF_ERROR(whole ? checkpoint::reshard(from, options.to, convert)
-                                : checkpoint::export_model(from, options.to, convert));
+  TESSERA_RETURN_IF_ERROR(whole                      ? checkpoint::reshard(from, options.to, convert)
+                          : options.quantize.empty() ? checkpoint::export_model(from, options.to, convert)
+                                                     : pack(options, from, convert));
   progress.finish();
   int64_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(options.to)) bytes += static_cast<int64_t>(entry.file_size());
@@ -246,7 +280,8 @@ void add_checkpoint(CLI::App& app) {
       "Examples:\n"
       "  tessera checkpoint inspect runs/demo\n"
       "  tessera checkpoint verify runs/demo/checkpoints/step-20\n"
-      "  tessera checkpoint export runs/demo --to model-bf16 --dtype bf16");
+      "  tessera checkpoint export runs/demo --to model-bf16 --dtype bf16\n"
+      "  tessera checkpoint export runs/demo --to model-int8 --quantize int8");
   add_command(*group, "inspect", "Tensors, sizes, step and layout of a checkpoint", options, inspect);
   add_command(*group, "verify", "Check every hash; exit status 0 only for an intact checkpoint", options,
               verify);
@@ -261,6 +296,8 @@ void add_checkpoint(CLI::App& app) {
         ->capture_default_str();
   }
   exported->add_option("--dtype", options.dtype, "float32 or bf16")->capture_default_str();
+  exported->add_option("--quantize", options.quantize,
+                       "int8, int4 or int4-offset: matrices in few bits, ready to map for serve");
 }
 
 }  // namespace tessera::cli
