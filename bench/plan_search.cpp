@@ -5,29 +5,20 @@
 #include <cstdio>
 
 #include "core/clock.h"
-#include "plan/catalogue.h"
 #include "plan/training/gpu_candidates.h"
-#include "plan/training/memory.h"
+#include "plan/training/memory_terms.h"
 #include "plan/training/step_terms.h"
+#include "plan/training/testing.h"
 
 using namespace tessera;
 using namespace tessera::plan;
+using namespace tessera::plan::testing;
 
 namespace {
 
-GpuPlanRequest request_for(const char* model, const char* cluster, int64_t gpus, int64_t seq, int64_t batch) {
-  GpuPlanRequest request;
-  request.model = *find_model(model);
-  request.cluster = for_training(*load_gpu_cluster(cluster));
-  request.software = newest_software();
-  request.work.seq = seq, request.work.global_batch = batch;
-  request.gpus = gpus;
-  return request;
-}
-
 void measure(const GpuPlanRequest& request) {
   auto layouts = training_candidates(request);
-  TrainingSetup setup{.model = request.model, .work = request.work, .layout = {}, .options = request.options};
+  TrainingSetup setup = setup_for(request);
   std::erase_if(layouts, [&](const TrainingLayout& layout) {
     setup.layout = layout;
     return !validate(setup).ok();
@@ -56,9 +47,20 @@ void measure(const GpuPlanRequest& request) {
     sink += fullest(training_memory(setup)).device;
   }
   double memory = count / kRounds / seconds_since(start);
-  std::printf("%-16s %7lld GPUs %7zu layouts  timed %8.0f/s  one by one %7.0f/s  memory %7.0f/s\n",
-              request.model.name.c_str(), static_cast<long long>(request.gpus), layouts.size(), timed, alone,
-              memory);
+  start = Clock::now();
+  for (int round = 0; round < kRounds; ++round) {
+    MemoryTerms terms;
+    for (const TrainingLayout& layout : layouts) {
+      setup.layout = layout;
+      sink += terms.fullest(setup).device;
+    }
+  }
+  double memory_shared = count / seconds_since(start);
+  std::printf(
+      "%-16s %7lld GPUs %7zu layouts  timed %8.0f/s  one by one %7.0f/s  memory %7.0f/s  memory shared "
+      "%7.0f/s\n",
+      request.model.name.c_str(), static_cast<long long>(request.gpus), layouts.size(), timed, alone, memory,
+      memory_shared);
   if (sink < 0) std::puts("");
 }
 

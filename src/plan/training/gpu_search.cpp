@@ -41,7 +41,7 @@ void price(const GpuPlanRequest& request, GpuPrediction& one) {
 GpuPrediction finish(const GpuPlanRequest& request, const Timed& timed) {
   GpuPrediction one;
   one.setup = setup_of(request, timed.layout);
-  one.step = timed.step;
+  one.step = *training_step_time(one.setup, request.cluster, request.software);  // with every stage
   one.memory = training_memory(one.setup);
   one.peak_bytes = fullest(one.memory).device;
   one.fits = one.peak_bytes <= request.cluster.device.memory_bytes;

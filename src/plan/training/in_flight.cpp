@@ -5,13 +5,14 @@
 namespace tessera::plan {
 namespace {
 
-// Forwards run in groups of pp micro-batches, chunk after chunk.
-std::vector<double> interleaved(int64_t pp, int64_t chunks, int64_t micro_batches, int64_t stage) {
-  std::vector<double> alive(static_cast<size_t>(chunks), 0);
-  int64_t ahead = std::min(micro_batches * chunks, 2 * (pp - stage - 1) + (chunks - 1) * pp + 1);
-  for (int64_t forward = 0; forward < ahead; ++forward)
-    alive[static_cast<size_t>(forward % (pp * chunks) / pp)] += 1;
-  return alive;
+// Forwards of chunks that come before the first backward of the stage.
+int64_t interleaved_ahead(const TrainingSetup& setup, int64_t stage, int64_t chunks) {
+  int64_t pp = setup.layout.pp;
+  return std::min(setup.micro_batches() * chunks, 2 * (pp - stage - 1) + (chunks - 1) * pp + 1);
+}
+
+bool is_interleaved(const TrainingSetup& setup, int64_t chunks) {
+  return setup.layout.schedule == PipelineKind::one_f_one_b && chunks > 1;
 }
 
 double per_chunk(PipelineKind kind, int64_t pp, int64_t micro_batches, int64_t stage) {
@@ -38,14 +39,21 @@ double per_chunk(PipelineKind kind, int64_t pp, int64_t micro_batches, int64_t s
 
 }  // namespace
 
-std::vector<double> micro_batches_in_flight(const TrainingSetup& setup, int64_t stage) {
+double micro_batches_in_flight(const TrainingSetup& setup, int64_t stage, int64_t chunk) {
   const TrainingLayout& l = setup.layout;
   int64_t micro_batches = setup.micro_batches(), chunks = setup.chunks();
-  if (l.schedule == PipelineKind::one_f_one_b && chunks > 1)
-    return interleaved(l.pp, chunks, micro_batches, stage);
-  double most = static_cast<double>(micro_batches);
-  return std::vector<double>(static_cast<size_t>(chunks),
-                             std::min(most, per_chunk(l.schedule, l.pp, micro_batches, stage)));
+  if (!is_interleaved(setup, chunks))
+    return std::min(static_cast<double>(micro_batches), per_chunk(l.schedule, l.pp, micro_batches, stage));
+  // Forwards run in groups of pp micro-batches, chunk after chunk.
+  int64_t ahead = interleaved_ahead(setup, stage, chunks), round = l.pp * chunks;
+  int64_t rest = std::clamp<int64_t>(ahead % round - chunk * l.pp, 0, l.pp);
+  return static_cast<double>(ahead / round * l.pp + rest);
+}
+
+double chunks_in_flight(const TrainingSetup& setup, int64_t stage) {
+  int64_t chunks = setup.chunks();
+  if (is_interleaved(setup, chunks)) return static_cast<double>(interleaved_ahead(setup, stage, chunks));
+  return static_cast<double>(chunks) * micro_batches_in_flight(setup, stage, 0);
 }
 
 }  // namespace tessera::plan

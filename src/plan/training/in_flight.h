@@ -6,13 +6,13 @@
 // 2024); DualPipe pp + 1 over both directions.
 #pragma once
 
-#include <vector>
-
 #include "plan/training/setup.h"
 
 namespace tessera::plan {
 
-// For each chunk of the stage, the micro-batches of it that are alive at the stage's peak.
-std::vector<double> micro_batches_in_flight(const TrainingSetup& setup, int64_t stage);
+// Micro-batches of a chunk of the stage that are alive at the stage's peak. Never more on a later stage.
+double micro_batches_in_flight(const TrainingSetup& setup, int64_t stage, int64_t chunk);
+// Its sum over the chunks of the stage.
+double chunks_in_flight(const TrainingSetup& setup, int64_t stage);
 
 }  // namespace tessera::plan

@@ -1,14 +1,10 @@
 #include "plan/training/memory.h"
 
 #include <algorithm>
-#include <array>
-#include <optional>
 
 #include "plan/training/in_flight.h"
-#include "plan/training/memory_constants.h"
+#include "plan/training/memory_terms.h"
 #include "plan/training/saved_tensors.h"
-#include "plan/training/states.h"
-#include "plan/training/workspace.h"
 
 namespace tessera::plan {
 namespace {
@@ -28,82 +24,69 @@ double gathered_bytes(const TrainingSetup& setup, const StageElements& elements)
   return 2 * element * unit + gradients;
 }
 
-// A kind of layer as it is when kept and as it is when recomputed in full: priced once for all stages.
-class LayerBytes {
- public:
-  explicit LayerBytes(const TrainingSetup& setup) : setup_(setup), kinds_(setup.model.kinds.size()) {}
-  struct Bytes {
-    LayerActivations activations;
-    double backward = 0;  // temporaries of its backward
-  };
-  const Bytes& of(int64_t layer, int64_t index_in_chunk) {
-    auto kind = static_cast<size_t>(setup_.model.order[static_cast<size_t>(layer)]);
-    bool full = recomputed_in_full(setup_.layout.recompute, index_in_chunk);
-    auto& entry = kinds_[kind][full];
-    if (!entry) {
-      const Layer& one = setup_.model.kinds[kind];
-      entry = Bytes{layer_activations(setup_, one, index_in_chunk), layer_backward_bytes(setup_, one)};
-    }
-    return *entry;
-  }
-
- private:
-  const TrainingSetup& setup_;
-  std::vector<std::array<std::optional<Bytes>, 2>> kinds_;
-};
-
 // The layer whose backward needs most: its temporaries and what it computes again.
-double largest_layer_backward(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
+double largest_layer_backward(const StageLayers& layers, const ModelMemory& model) {
   double most = 0;
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
-    LayerRange range = setup.layers_of(stage, chunk);
-    for (int64_t index = range.first; index < range.last; ++index) {
-      const auto& bytes = layers.of(index, index - range.first);
-      most = std::max(most, bytes.activations.recomputed + bytes.backward);
-    }
-  }
+  for (size_t place = 0; place < layers.sums.size(); ++place)
+    if (layers.sums[place] > 0) most = std::max(most, model.kinds[place / 2].backward[place % 2]);
   return most;
 }
 
-double activation_bytes(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
-  std::vector<double> alive = micro_batches_in_flight(setup, stage);
+// Of one chunk for one micro-batch; `counts`: [kind][full].
+double kept_bytes(const double* counts, const ModelMemory& model) {
   double bytes = 0;
-  for (size_t chunk = 0; chunk < alive.size(); ++chunk) {
-    LayerRange range = setup.layers_of(stage, static_cast<int64_t>(chunk));
-    for (int64_t index = range.first; index < range.last; ++index)
-      bytes += alive[chunk] * layers.of(index, index - range.first).activations.kept;
+  for (size_t kind = 0; kind < model.kinds.size(); ++kind)
+    bytes += counts[2 * kind] * model.kinds[kind].kept[0] + counts[2 * kind + 1] * model.kinds[kind].kept[1];
+  return bytes;
+}
+
+}  // namespace
+
+StageElements elements_of(const StageLayers& layers, const ModelMemory& model) {
+  StageElements sum;
+  for (size_t kind = 0; kind < model.kinds.size(); ++kind) {
+    double count = layers.sums[2 * kind] + layers.sums[2 * kind + 1];
+    if (count > 0) sum.add(model.kinds[kind].elements, count);
+  }
+  sum.dense += model.ends.of(layers.embedding, layers.head);
+  return sum;
+}
+
+double kept_in_flight(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
+                      const ModelMemory& model) {
+  if (layers.even) return chunks_in_flight(setup, stage) * kept_bytes(layers.counts.data(), model);
+  double bytes = 0;
+  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
+    const double* counts = layers.counts.data() + static_cast<size_t>(chunk) * 2 * model.kinds.size();
+    bytes += micro_batches_in_flight(setup, stage, chunk) * kept_bytes(counts, model);
   }
   return bytes;
 }
 
-// Logits exist only while the last micro-batch's loss is computed: before any backward frees a layer.
-double workspace_bytes(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
-  double layer = largest_layer_backward(setup, stage, layers);
-  return has_head(setup, stage) ? std::max(layer, head_bytes(setup)) : layer;
-}
-
-TrainingMemory stage_memory_of(const TrainingSetup& setup, int64_t stage, LayerBytes& layers) {
-  const MemoryConstants& constants = memory_constants(setup.options.framework);
-  StageElements elements = stage_elements(setup, stage);
+TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
+                            const ModelMemory& model) {
+  const MemoryConstants& constants = *model.constants;
+  StageElements elements = elements_of(layers, model);
   StateBytes states = state_bytes(setup, elements);
   TrainingMemory memory;
   memory.parameters = states.parameters, memory.gradients = states.gradients,
   memory.optimizer = states.optimizer;
-  memory.activations = activation_bytes(setup, stage, layers);
+  memory.activations = kept_in_flight(setup, stage, layers, model);
   memory.gathered = gathered_bytes(setup, elements);
-  memory.workspace = workspace_bytes(setup, stage, layers);
-  memory.buffers = placeholder_bytes(setup, stage) + constants.bucket_bytes;
+  // Logits exist only while the last micro-batch's loss is computed: before any backward frees a layer.
+  memory.workspace = largest_layer_backward(layers, model);
+  if (layers.head) memory.workspace = std::max(memory.workspace, model.head_bytes);
+  memory.buffers =
+      model.placeholders.layers + (layers.head ? model.placeholders.head : 0) + constants.bucket_bytes;
   memory.reserved = memory.allocated() * (1 + constants.fragmentation);
   memory.device = memory.reserved + constants.context_bytes;
   memory.required = memory.allocated() * (1 + constants.least_fragmentation) + constants.least_context_bytes;
   return memory;
 }
 
-}  // namespace
-
 double activation_bytes(const TrainingSetup& setup, int64_t stage) {
-  LayerBytes layers(setup);
-  return activation_bytes(setup, stage, layers);
+  MemoryTerms terms;
+  return terms.of_stage(setup, stage).activations;
 }
 
 double reported_bytes(const TrainingSetup& setup, const TrainingMemory& memory) {
@@ -120,9 +103,8 @@ double reported_bytes(const TrainingSetup& setup, const TrainingMemory& memory) 
 
 std::vector<TrainingMemory> training_memory(const TrainingSetup& setup) {
   std::vector<TrainingMemory> stages;
-  LayerBytes layers(setup);
-  for (int64_t stage = 0; stage < setup.layout.pp; ++stage)
-    stages.push_back(stage_memory_of(setup, stage, layers));
+  MemoryTerms terms;
+  for (int64_t stage = 0; stage < setup.layout.pp; ++stage) stages.push_back(terms.of_stage(setup, stage));
   return stages;
 }
 

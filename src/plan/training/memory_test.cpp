@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "plan/training/in_flight.h"
+#include "plan/training/memory_terms.h"
 #include "plan/training/saved_tensors.h"
-#include "plan/training/states.h"
 
 namespace tessera::plan {
 namespace {
@@ -67,7 +67,7 @@ TEST(TrainingMemory, LayerFormulasOfTable2) {
   auto kept = [&](bool sp, const char* recompute) {
     TrainingSetup setup = megatron_2022(gpt(12288, 8, 96), 1, 8, 1, 1);
     setup.layout.sequence_parallel = sp, setup.layout.recompute = *parse_recomputation(recompute);
-    return layer_activations(setup, setup.model.kinds[0], 0).kept;
+    return layer_activations(setup, setup.model.kinds[0], recomputed_in_full(setup.layout.recompute, 0)).kept;
   };
   EXPECT_DOUBLE_EQ(kept(false, "none"), sbh * (10 + 24 / t + 5 * a * s / (h * t)));
   EXPECT_DOUBLE_EQ(kept(true, "none"), sbh / t * (34 + 5 * a * s / h));
@@ -91,11 +91,17 @@ TEST(TrainingMemory, StatesOfEveryShardingArePublished) {
   }
 }
 
+StageElements stage_elements(const TrainingSetup& setup, size_t stage) {
+  MemoryTerms terms;
+  const StagesLayers& all = terms.stages(setup);
+  return elements_of(all.different[all.of_stage[stage]], terms.model(setup));
+}
+
 TEST(TrainingMemory, RanksOfOneCopyHoldEachParameterOnce) {
   TrainingSetup setup = megatron_2022(gpt(4096, 12, 32), 1, 4, 3, 2);
   setup.model.norm_bias = false;
   double sum = 0, replicated = 0;
-  for (int64_t stage = 0; stage < 3; ++stage) sum += 4 * stage_elements(setup, stage).dense;
+  for (size_t stage = 0; stage < 3; ++stage) sum += 4 * stage_elements(setup, stage).dense;
   for (const Layer& layer : setup.model.kinds)
     for (const Weight& weight : weights(setup.model, layer))
       if (weight.split == Split::none) replicated += 12 * 3 * static_cast<double>(weight.elements());
@@ -122,13 +128,15 @@ TEST(TrainingMemory, ExpertParallelismDividesStatesButNotActivations) {
 
 TEST(TrainingMemory, InterleavingKeepsWhatTheScheduleRuns) {
   TrainingSetup setup = megatron_2022(gpt(4096, 24, 32), 1, 1, 4, 3);
-  auto first = micro_batches_in_flight(setup, 0);
-  double chunks = 0;
-  for (double count : first) chunks += count;
-  EXPECT_EQ(chunks, 4 * 3 + 4 - 1);  // (1 + (p - 1) / (p v)) p v
-  EXPECT_EQ(first, (std::vector<double>{7, 4, 4}));
+  auto first_stage = [&] {
+    std::vector<double> chunks;
+    for (int64_t chunk = 0; chunk < 3; ++chunk) chunks.push_back(micro_batches_in_flight(setup, 0, chunk));
+    return chunks;
+  };
+  EXPECT_EQ(chunks_in_flight(setup, 0), 4 * 3 + 4 - 1);  // (1 + (p - 1) / (p v)) p v
+  EXPECT_EQ(first_stage(), (std::vector<double>{7, 4, 4}));
   setup.work.global_batch = 4;  // one round of micro-batches: nothing beyond them
-  EXPECT_EQ(micro_batches_in_flight(setup, 0), (std::vector<double>{4, 4, 4}));
+  EXPECT_EQ(first_stage(), (std::vector<double>{4, 4, 4}));
 }
 
 // Peak of torch.cuda.max_memory_allocated on 8 B200, Megatron-Core 0.14 (MooreThreads/SimuMax, v1.2):

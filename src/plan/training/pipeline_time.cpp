@@ -35,14 +35,14 @@ double even_bubble(PipelineKind kind, double stages, double virtual_stages, cons
   return 0;
 }
 
-PipelineStage mean_of(const std::vector<PipelineStage>& stages) {
+PipelineStage mean_of(const std::vector<EqualStages>& stages, double count) {
   PipelineStage mean;
-  double count = static_cast<double>(stages.size());
-  for (const PipelineStage& stage : stages) {
-    mean.forward += stage.forward / count;
-    mean.backward_input += stage.backward_input / count;
-    mean.backward_weight += stage.backward_weight / count;
+  for (const auto& [time, times] : stages) {
+    mean.forward += times * time.forward;
+    mean.backward_input += times * time.backward_input;
+    mean.backward_weight += times * time.backward_weight;
   }
+  mean.forward /= count, mean.backward_input /= count, mean.backward_weight /= count;
   return mean;
 }
 
@@ -146,13 +146,12 @@ class ReadyTimes {
 }  // namespace
 
 PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
-                                  const std::vector<PipelineStage>& stages, double send_s) {
-  double slowest = 0;
-  for (const PipelineStage& stage : stages) slowest = std::max(slowest, stage.total());
-  double count = static_cast<double>(stages.size()), chunks = real(virtual_stages);
-  PipelineStage mean = mean_of(stages);
+                                  const std::vector<EqualStages>& stages, double send_s) {
+  double slowest = 0, count = 0, chunks = real(virtual_stages);
+  for (const auto& [time, times] : stages) slowest = std::max(slowest, time.total()), count += times;
+  PipelineStage mean = mean_of(stages, count);
   // The others than the slowest, seen as count - 1 stages of their mean.
-  if (stages.size() > 1) {
+  if (count > 1) {
     double others = (count * mean.total() - slowest) / (count - 1);
     double scale = mean.total() > 0 ? others / mean.total() : 1;
     mean.forward *= scale, mean.backward_input *= scale, mean.backward_weight *= scale;
@@ -161,9 +160,16 @@ PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int
   time.bubble = even_bubble(kind, count, chunks, mean);
   // Each chunk of each micro-batch is sent on and its gradient comes back; the first and the last wait for all
   // hops.
-  double sends = stages.size() > 1 ? 2 * send_s * (real(micro_batches) * chunks + count - 2) : 0;
+  double sends = count > 1 ? 2 * send_s * (real(micro_batches) * chunks + count - 2) : 0;
   time.seconds = real(micro_batches) * slowest + time.bubble + sends;
   return time;
+}
+
+PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
+                                  const std::vector<PipelineStage>& stages, double send_s) {
+  std::vector<EqualStages> each;
+  for (const PipelineStage& stage : stages) each.push_back({stage, 1});
+  return pipeline_closed_form(kind, virtual_stages, micro_batches, each, send_s);
 }
 
 PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_stages, int64_t micro_batches) {

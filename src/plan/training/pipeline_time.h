@@ -24,7 +24,15 @@ struct PipelineTime {
   double bubble = 0;  // of it, in which the slowest stage waits
 };
 
+// `count` stages that take the same time.
+struct EqualStages {
+  PipelineStage time;
+  double count = 1;
+};
+
 // `send_s`: of one message between neighbours that computation does not hide.
+PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
+                                  const std::vector<EqualStages>& stages, double send_s);
 PipelineTime pipeline_closed_form(PipelineKind kind, int64_t virtual_stages, int64_t micro_batches,
                                   const std::vector<PipelineStage>& stages, double send_s);
 

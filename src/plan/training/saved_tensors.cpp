@@ -212,11 +212,11 @@ bool recomputed_in_full(const Recomputation& re, int64_t index_in_chunk) {
   return false;
 }
 
-LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, int64_t index_in_chunk) {
+LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, bool full) {
   const Recomputation& re = setup.layout.recompute;
   auto tensors = saved_by_layer(setup, layer);
   double kept = kept_bytes(tensors), dropped = dropped_bytes(tensors);
-  if (!recomputed_in_full(re, index_in_chunk)) return {kept, dropped};
+  if (!full) return {kept, dropped};
   // Groups of uniform_chunk layers keep one input and are recomputed together.
   auto group = real(std::max<int64_t>(1, re.full == Recomputation::Full::all ? re.uniform_chunk : 1));
   return {hidden_shard_bytes(setup) / group, (kept + dropped) * group - hidden_shard_bytes(setup)};

@@ -23,13 +23,14 @@ std::vector<SavedTensor> saved_by_layer(const TrainingSetup& setup, const Layer&
 double kept_bytes(const std::vector<SavedTensor>& tensors);
 double dropped_bytes(const std::vector<SavedTensor>& tensors);
 
-// Of layer `index_in_chunk` of a chunk: kept from forward to backward, and made again when its backward begins.
+// Kept from forward to backward, and made again when the layer's backward begins. `full`: it keeps only its
+// input.
 struct LayerActivations {
   double kept = 0, recomputed = 0;
 };
-LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, int64_t index_in_chunk);
+LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, bool full);
 
-// Whether that layer keeps only its input.
+// Whether that layer of a chunk keeps only its input.
 bool recomputed_in_full(const Recomputation& recompute, int64_t index_in_chunk);
 
 // ---- sizes that rows and temporaries share; bytes ----

@@ -40,23 +40,6 @@ StateBytes shard(const TrainingSetup& setup, double elements, int64_t ranks) {
   return bytes;
 }
 
-void add(StageElements& sum, const TrainingSetup& setup, const std::vector<Weight>& list, double times) {
-  for (const Weight& weight : list)
-    (weight.part == Part::experts ? sum.experts : sum.dense) += times * rank_elements(setup, weight);
-}
-
-// Weights outside the layers. A tied head on another stage than the embedding has its own copy.
-void add_ends(StageElements& sum, const TrainingSetup& setup, int64_t stage) {
-  bool first = has_embedding(setup, stage), last = has_head(setup, stage);
-  for (Weight weight : outer_weights(setup.model)) {
-    if (weight.part == Part::embedding && !first) continue;
-    if (weight.part != Part::embedding && !last) continue;
-    bool own_copy = weight.part == Part::head && !first;
-    if (own_copy) weight.stored = true;
-    sum.dense += rank_elements(setup, weight);
-  }
-}
-
 }  // namespace
 
 bool has_embedding(const TrainingSetup& setup, int64_t stage) {
@@ -82,28 +65,38 @@ double rank_elements(const TrainingSetup& setup, const Weight& weight) {
   return elements / ranks;
 }
 
-double layer_elements(const TrainingSetup& setup, const Layer& layer) {
-  double sum = 0;
-  for (const Weight& weight : weights(setup.model, layer)) sum += rank_elements(setup, weight);
+void StageElements::add(const StageElements& layer, double times) {
+  dense += times * layer.dense, experts += times * layer.experts;
+  largest_layer = std::max(largest_layer, layer.largest_layer);
+}
+
+StageElements layer_elements(const TrainingSetup& setup, const Layer& layer) {
+  StageElements sum;
+  for (const Weight& weight : weights(setup.model, layer))
+    (weight.part == Part::experts ? sum.experts : sum.dense) += rank_elements(setup, weight);
+  sum.largest_layer = sum.total();
   return sum;
 }
 
-StageElements stage_elements(const TrainingSetup& setup, int64_t stage) {
-  std::vector<int64_t> counts(setup.model.kinds.size(), 0);
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
-    LayerRange range = setup.layers_of(stage, chunk);
-    for (int64_t layer = range.first; layer < range.last; ++layer)
-      ++counts[static_cast<size_t>(setup.model.order[static_cast<size_t>(layer)])];
-  }
-  StageElements sum;
-  for (size_t kind = 0; kind < counts.size(); ++kind) {
-    if (counts[kind] == 0) continue;
-    const Layer& layer = setup.model.kinds[kind];
-    add(sum, setup, weights(setup.model, layer), real(counts[kind]));
-    sum.largest_layer = std::max(sum.largest_layer, layer_elements(setup, layer));
-  }
-  add_ends(sum, setup, stage);
+double EndElements::of(bool has_embedding, bool has_head) const {
+  double sum = has_embedding ? embedding : 0;
+  if (has_head) sum += has_embedding ? last_beside_embedding : last;
   return sum;
+}
+
+EndElements end_elements(const TrainingSetup& setup) {
+  EndElements ends;
+  for (Weight weight : outer_weights(setup.model)) {
+    double elements = rank_elements(setup, weight);
+    if (weight.part == Part::embedding) {
+      ends.embedding += elements;
+      continue;
+    }
+    ends.last_beside_embedding += elements;
+    if (weight.part == Part::head) weight.stored = true;
+    ends.last += rank_elements(setup, weight);
+  }
+  return ends;
 }
 
 StateBytes state_bytes(const TrainingSetup& setup, const StageElements& elements) {

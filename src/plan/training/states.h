@@ -15,9 +15,18 @@ struct StageElements {
   double dense = 0, experts = 0;
   double largest_layer = 0;  // of the dense and expert elements of one layer: the unit that FSDP gathers
   double total() const { return dense + experts; }
+  void add(const StageElements& layer, double times);
 };
-StageElements stage_elements(const TrainingSetup& setup, int64_t stage);
-double layer_elements(const TrainingSetup& setup, const Layer& layer);
+StageElements layer_elements(const TrainingSetup& setup, const Layer& layer);
+
+// Weights outside the layers. A tied head on another stage than the embedding has its own copy.
+struct EndElements {
+  double embedding = 0;
+  double last = 0;                   // norm and head, on a stage without the embedding
+  double last_beside_embedding = 0;  // on a stage with it
+  double of(bool has_embedding, bool has_head) const;
+};
+EndElements end_elements(const TrainingSetup& setup);
 // Elements of a weight on one rank.
 double rank_elements(const TrainingSetup& setup, const Weight& weight);
 

@@ -1,15 +1,10 @@
 #include "plan/training/step_terms.h"
 
 #include <algorithm>
-#include <tuple>
+#include <bit>
 
 namespace tessera::plan {
 namespace {
-
-auto fields(const Recomputation& r) {
-  return std::tie(r.full, r.layers, r.uniform_chunk, r.core_attention, r.norm, r.mla_up, r.mlp, r.moe,
-                  r.moe_act, r.shared_experts, r.cheap_ops);
-}
 
 StageShape shape_of(const TrainingSetup& setup, int64_t stage) {
   size_t kinds = setup.model.kinds.size();
@@ -32,14 +27,24 @@ StageShapes stage_shapes(const TrainingSetup& setup) {
     StageShape shape = shape_of(setup, stage);
     auto found = std::find(shapes.different.begin(), shapes.different.end(), shape);
     shapes.of_stage.push_back(static_cast<size_t>(found - shapes.different.begin()));
-    if (found == shapes.different.end()) shapes.different.push_back(std::move(shape));
+    if (found == shapes.different.end()) {
+      shapes.different.push_back(std::move(shape));
+      shapes.stages.push_back(0);
+    }
+    ++shapes.stages[shapes.of_stage.back()];
   }
   return shapes;
 }
 
-bool StepTerms::TimesOrder::operator()(const TimesKey& a, const TimesKey& b) const {
-  if (a.first != b.first) return a.first < b.first;
-  return fields(a.second) < fields(b.second);
+void ClockTime::add(const ClockTime& other, double times) {
+  compute += times * other.compute, tp += times * other.tp, cp += times * other.cp;
+  ep += times * other.ep, dp += times * other.dp, host += times * other.host;
+}
+
+void ClockTime::scale(double factor) {
+  for (double ClockTime::*part :
+       {&ClockTime::compute, &ClockTime::tp, &ClockTime::cp, &ClockTime::ep, &ClockTime::dp, &ClockTime::host})
+    this->*part *= factor;
 }
 
 const ModelTimes& StepTerms::times(const TrainingSetup& setup, const GpuCluster& cluster,
@@ -47,7 +52,7 @@ const ModelTimes& StepTerms::times(const TrainingSetup& setup, const GpuCluster&
   const TrainingLayout& l = setup.layout;
   // The share of layers recomputed depends on how many a chunk holds.
   int64_t pieces = l.recompute.full == Recomputation::Full::first ? l.pp * setup.chunks() : 0;
-  TimesKey key{{l.tp, l.cp, l.ep, l.expert_tp(), l.micro_batch, l.sequence_parallel, pieces}, l.recompute};
+  TermKey key = layers_key(l, pieces);
   auto found = times_.find(key);
   if (found != times_.end()) return found->second;
   LayerModel model(setup, cluster, software);
@@ -61,7 +66,7 @@ const ModelTimes& StepTerms::times(const TrainingSetup& setup, const GpuCluster&
 
 const StageShapes& StepTerms::shapes(const TrainingSetup& setup) {
   const TrainingLayout& l = setup.layout;
-  ShapesKey key{{l.pp, setup.chunks(), static_cast<int64_t>(l.schedule)}, l.stage_layers};
+  TermKey key{{l.pp, setup.chunks(), static_cast<int64_t>(l.schedule)}, l.stage_layers};
   auto found = shapes_.find(key);
   if (found != shapes_.end()) return found->second;
   return shapes_.emplace(std::move(key), stage_shapes(setup)).first->second;
@@ -71,6 +76,27 @@ double StepTerms::flops_per_token(const TrainingSetup& setup) {
   if (flops_per_token_ == 0)
     flops_per_token_ = forward_flops_per_token(setup.model, setup.work.seq, MaskFlops::credited);
   return flops_per_token_;
+}
+
+const GradientExchange& StepTerms::exchange(const TrainingSetup& setup, const GpuCluster& cluster,
+                                            const RankParameters& parameters) {
+  const TrainingLayout& l = setup.layout;
+  auto real = [](int64_t value) { return static_cast<double>(value); };
+  std::array<double, 10> key = {parameters.dense,
+                                parameters.experts,
+                                real(l.dp),
+                                real(l.fsdp),
+                                real(l.tp),
+                                real(l.cp),
+                                real(l.ep),
+                                real(l.expert_tp()),
+                                real(static_cast<int64_t>(l.sharding)),
+                                l.shard_over_cp ? 1.0 : 0.0};
+  uint64_t hash = 1;
+  for (double field : key) mix(hash, std::bit_cast<uint64_t>(field));
+  ExchangeOf& place = exchanges_[hash % exchanges_.size()];
+  if (place.key != key) place = {key, gradient_exchange(setup, cluster, parameters)};
+  return place.time;
 }
 
 }  // namespace tessera::plan

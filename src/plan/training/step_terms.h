@@ -8,10 +8,13 @@
 #pragma once
 
 #include <array>
-#include <map>
+#include <unordered_map>
 #include <vector>
 
+#include "plan/training/data_parallel.h"
 #include "plan/training/layer_time.h"
+#include "plan/training/pipeline_time.h"
+#include "plan/training/term_key.h"
 
 namespace tessera::plan {
 
@@ -29,9 +32,22 @@ struct StageShape {
 };
 struct StageShapes {
   std::vector<StageShape> different;
+  std::vector<double> stages;    // that have each of them
   std::vector<size_t> of_stage;  // stage -> index into `different`
 };
 StageShapes stage_shapes(const TrainingSetup& setup);
+
+// One direction of a part of a stage as it appears on the clock.
+struct ClockTime {
+  double compute = 0, tp = 0, cp = 0, ep = 0, dp = 0, host = 0;
+  double total() const { return compute + tp + cp + ep + dp + host; }
+  void add(const ClockTime& other, double times);
+  void scale(double factor);
+};
+struct StageClock {
+  ClockTime forward, backward;
+  RankParameters parameters;
+};
 
 class StepTerms {
  public:
@@ -39,15 +55,23 @@ class StepTerms {
                           const SoftwareGeneration& software);
   const StageShapes& shapes(const TrainingSetup& setup);
   double flops_per_token(const TrainingSetup& setup);  // forward, causal mask credited
+  const GradientExchange& exchange(const TrainingSetup& setup, const GpuCluster& cluster,
+                                   const RankParameters& parameters);
+
+  // Room for the sums of one step, kept so that a search does not allocate.
+  std::vector<StageClock> parts, clocks;
+  std::vector<EqualStages> stages;
 
  private:
-  using TimesKey = std::pair<std::array<int64_t, 7>, Recomputation>;
-  struct TimesOrder {
-    bool operator()(const TimesKey& a, const TimesKey& b) const;
+  static constexpr size_t kExchanges = 1024;
+  struct ExchangeOf {
+    std::array<double, 10> key{};
+    GradientExchange time;
   };
-  using ShapesKey = std::pair<std::array<int64_t, 3>, std::vector<int64_t>>;
-  std::map<TimesKey, ModelTimes, TimesOrder> times_;
-  std::map<ShapesKey, StageShapes> shapes_;
+  std::unordered_map<TermKey, ModelTimes, TermHash> times_;
+  std::unordered_map<TermKey, StageShapes, TermHash> shapes_;
+  std::vector<ExchangeOf> exchanges_ =
+      std::vector<ExchangeOf>(kExchanges);  // each place holds the last that fell on it
   double flops_per_token_ = 0;
 };
 

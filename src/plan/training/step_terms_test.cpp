@@ -2,26 +2,32 @@
 
 #include <gtest/gtest.h>
 
-#include "plan/catalogue.h"
 #include "plan/training/gpu_candidates.h"
+#include "plan/training/memory_terms.h"
+#include "plan/training/testing.h"
 
 namespace tessera::plan {
 namespace {
 
-GpuPlanRequest request_for(const char* model, const char* cluster, int64_t gpus, int64_t seq, int64_t batch) {
-  GpuPlanRequest request;
-  request.model = *find_model(model);
-  request.cluster = for_training(*load_gpu_cluster(cluster));
-  request.software = newest_software();
-  request.work.seq = seq, request.work.global_batch = batch;
-  request.gpus = gpus;
-  return request;
+using testing::request_for;
+using testing::setup_for;
+
+void expect_equal(const TrainingMemory& a, const TrainingMemory& b, const TrainingLayout& layout) {
+  EXPECT_EQ(a.parameters, b.parameters) << to_string(layout);
+  EXPECT_EQ(a.gradients, b.gradients) << to_string(layout);
+  EXPECT_EQ(a.optimizer, b.optimizer) << to_string(layout);
+  EXPECT_EQ(a.activations, b.activations) << to_string(layout);
+  EXPECT_EQ(a.gathered, b.gathered) << to_string(layout);
+  EXPECT_EQ(a.workspace, b.workspace) << to_string(layout);
+  EXPECT_EQ(a.buffers, b.buffers) << to_string(layout);
+  EXPECT_EQ(a.required, b.required) << to_string(layout);
 }
 
-// Layouts in the order of the search, each timed with the terms that all before it left behind.
+// Layouts in the order of the search, each timed and weighed with the terms that all before it left behind.
 void expect_shared_terms_change_nothing(const GpuPlanRequest& request) {
-  TrainingSetup setup{.model = request.model, .work = request.work, .layout = {}, .options = request.options};
+  TrainingSetup setup = setup_for(request);
   StepTerms shared;
+  MemoryTerms memory;
   int64_t timed = 0;
   auto check = [&](const TrainingLayout& layout) {
     setup.layout = layout;
@@ -32,6 +38,7 @@ void expect_shared_terms_change_nothing(const GpuPlanRequest& request) {
     ASSERT_EQ(step.seconds, alone->seconds) << to_string(layout);
     ASSERT_EQ(step.mfu, alone->mfu) << to_string(layout);
     ASSERT_EQ(step.breakdown.bubble, alone->breakdown.bubble) << to_string(layout);
+    expect_equal(memory.fullest(setup), fullest(training_memory(setup)), layout);
   };
   for (TrainingLayout layout : training_candidates(request)) {
     check(layout);
@@ -41,21 +48,24 @@ void expect_shared_terms_change_nothing(const GpuPlanRequest& request) {
     layout.recompute = {.core_attention = true};
     check(layout);
     if (layout.pp % 2 == 0) {
-      layout.virtual_stages = 1, layout.schedule = PipelineKind::dualpipe;
-      check(layout);
+      layout.virtual_stages = 1;
+      for (PipelineKind kind : {PipelineKind::dualpipe, PipelineKind::zb_v, PipelineKind::gpipe}) {
+        layout.schedule = kind;
+        check(layout);
+      }
     }
   }
   EXPECT_GT(timed, 300);
 }
 
-TEST(StepTerms, SharedBetweenLayoutsTheyGiveEachTheStepThatItHasAlone) {
+TEST(StepTerms, SharedBetweenLayoutsTheyGiveEachTheStepAndTheMemoryThatItHasAlone) {
   expect_shared_terms_change_nothing(request_for("gpt3-175b", "a100-80g", 64, 2048, 64));
   expect_shared_terms_change_nothing(request_for("deepseek-v3", "h100", 64, 32768, 64));
 }
 
 TEST(StepTerms, StagesHoldEveryLayerAndBothEndsOnce) {
   GpuPlanRequest request = request_for("deepseek-v3", "h100", 64, 4096, 64);
-  TrainingSetup setup{.model = request.model, .work = request.work, .layout = {}, .options = request.options};
+  TrainingSetup setup = setup_for(request);
   for (int64_t pp : {1, 2, 4, 16})
     for (int64_t chunks : {1, 2}) {
       if (pp == 1 && chunks > 1) continue;

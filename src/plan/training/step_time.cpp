@@ -13,33 +13,14 @@ double real(int64_t value) {
   return static_cast<double>(value);
 }
 
-// One direction of a part of a stage as it appears on the clock.
-struct Clock {
-  double compute = 0, tp = 0, cp = 0, ep = 0, dp = 0, host = 0;
-  double total() const { return compute + tp + cp + ep + dp + host; }
-  void add(const Clock& other, double times) {
-    compute += times * other.compute, tp += times * other.tp, cp += times * other.cp;
-    ep += times * other.ep, dp += times * other.dp, host += times * other.host;
-  }
-  void scale(double factor) {
-    for (double Clock::*part : {&Clock::compute, &Clock::tp, &Clock::cp, &Clock::ep, &Clock::dp, &Clock::host})
-      this->*part *= factor;
-  }
-};
-
-struct StageClock {
-  Clock forward, backward;
-  RankParameters parameters;
-};
-
 // Of what a generation leaves exposed, the part that stays when its overlap is switched on by name
 // (torchtitan's asynchronous tensor parallelism, Megatron's expert overlap).
 constexpr double kOverlapLeft = 0.4;
 
 // Hides communication as the software does. Sharded parameters travel beside the layer's computation.
-Clock on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,
-                   const SoftwareGeneration& software) {
-  Clock clock;
+ClockTime on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,
+                       const SoftwareGeneration& software) {
+  ClockTime clock;
   double compute = time.compute();
   sharded_s /= software.sharded_rate;
   clock.tp = time.tp * software.tp_exposed * (options.overlap_tp ? kOverlapLeft : 1);
@@ -80,30 +61,29 @@ PipelineStage stage_time(const StageClock& clock) {
 
 // What each different stage takes. DualPipe holds every layer twice; each copy sees half of the micro-batches,
 // and all of the parameters.
-std::vector<StageClock> stage_clocks(const TrainingSetup& setup, const GpuCluster& cluster,
-                                     const SoftwareGeneration& software, const ModelTimes& times,
-                                     const StageShapes& shapes) {
+const std::vector<StageClock>& stage_clocks(const TrainingSetup& setup, const GpuCluster& cluster,
+                                            const SoftwareGeneration& software, const ModelTimes& times,
+                                            const StageShapes& shapes, StepTerms& terms) {
   double share = setup.layout.schedule == PipelineKind::dualpipe ? 0.5 : 1;
-  std::vector<StageClock> parts;
+  std::vector<StageClock>& parts = terms.parts;
+  parts.clear();
   for (const LayerTimes& kind : times.kinds) parts.push_back(price(setup, cluster, software, kind));
   parts.push_back(price(setup, cluster, software, times.embedding));
   parts.push_back(price(setup, cluster, software, times.head));
-  std::vector<StageClock> clocks;
+  terms.clocks.clear();
   for (const StageShape& shape : shapes.different) {
-    StageClock clock;
+    StageClock& clock = terms.clocks.emplace_back();
     for (size_t part = 0; part < parts.size(); ++part)
       if (shape.counts[part] > 0) add(clock, parts[part], shape.counts[part]);
-    clock.forward.scale(share), clock.backward.scale(share);
-    clocks.push_back(clock);
+    if (share != 1) clock.forward.scale(share), clock.backward.scale(share);
   }
-  return clocks;
+  return terms.clocks;
 }
 
 // Collectives of gradients start while the last backward still runs; those of parameters end while the first
 // forward runs. With virtual stages most chunks are ready before the last one.
-double exposed_exchange_s(const TrainingSetup& setup, const GpuCluster& cluster,
-                          const SoftwareGeneration& software, const StageClock& stage) {
-  GradientExchange time = gradient_exchange(setup, cluster, stage.parameters);
+double exposed_exchange_s(const TrainingSetup& setup, const SoftwareGeneration& software,
+                          const StageClock& stage, const GradientExchange& time) {
   if (!setup.options.overlap_dp) return time.reduce + time.gather;
   // Interleaved: a chunk's gradients are final when its last micro-batch has passed, while the chunks before it
   // still work on a whole round of micro-batches.
@@ -127,7 +107,7 @@ void fill_rates(const TrainingSetup& setup, const GpuCluster& cluster, double fl
 }
 
 void fill_breakdown(TrainingBreakdown& sum, const StageClock& stage, double micro_batches) {
-  for (const Clock* clock : {&stage.forward, &stage.backward}) {
+  for (const ClockTime* clock : {&stage.forward, &stage.backward}) {
     sum.compute += micro_batches * clock->compute, sum.tp += micro_batches * clock->tp;
     sum.cp += micro_batches * clock->cp, sum.ep += micro_batches * clock->ep;
     sum.dp += micro_batches * clock->dp, sum.host += micro_batches * clock->host;
@@ -144,22 +124,24 @@ Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuClu
                                         const SoftwareGeneration& software) {
   TESSERA_RETURN_IF_ERROR(validate(setup));
   StepTerms terms;
-  return training_step_time(setup, cluster, software, terms);
+  TrainingStep step = training_step_time(setup, cluster, software, terms);
+  for (size_t shape : terms.shapes(setup).of_stage) step.stages.push_back(terms.stages[shape].time);
+  return step;
 }
 
 TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
                                 const SoftwareGeneration& software, StepTerms& terms) {
   const ModelTimes& times = terms.times(setup, cluster, software);
   const StageShapes& shapes = terms.shapes(setup);
-  std::vector<StageClock> clocks = stage_clocks(setup, cluster, software, times, shapes);
-  std::vector<PipelineStage> different;
+  const std::vector<StageClock>& clocks = stage_clocks(setup, cluster, software, times, shapes, terms);
+  std::vector<EqualStages>& stages = terms.stages;
+  stages.clear();
   size_t slowest = 0;
-  for (const StageClock& clock : clocks) {
-    different.push_back(stage_time(clock));
-    if (different.back().total() > different[slowest].total()) slowest = different.size() - 1;
+  for (size_t shape = 0; shape < clocks.size(); ++shape) {
+    stages.push_back({stage_time(clocks[shape]), shapes.stages[shape]});
+    if (stages[shape].time.total() > stages[slowest].time.total()) slowest = shape;
   }
   TrainingStep step;
-  for (size_t shape : shapes.of_stage) step.stages.push_back(different[shape]);
   const TrainingLayout& layout = setup.layout;
   double micro_batches = real(setup.micro_batches());
   RankGroup neighbours{.ranks = 2, .stride = layout.devices() / layout.pp};
@@ -167,15 +149,16 @@ TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cl
                                                                    times.boundary_bytes)
                               : 0;
   PipelineTime pipeline =
-      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), step.stages, send);
+      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), stages, send);
   TrainingBreakdown& parts = step.breakdown;
   fill_breakdown(parts, clocks[slowest], micro_batches);
   parts.bubble = pipeline.bubble;
-  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * different[slowest].total();
+  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * stages[slowest].time.total();
   // The stage that ends the step: the first, whose drain is last, or the one with the most parameters.
   double exchange = 0, optimizer = 0;
   for (const StageClock& clock : clocks) {
-    exchange = std::max(exchange, exposed_exchange_s(setup, cluster, software, clock));
+    exchange = std::max(
+        exchange, exposed_exchange_s(setup, software, clock, terms.exchange(setup, cluster, clock.parameters)));
     optimizer = std::max(optimizer, optimizer_s(setup, cluster, clock.parameters));
   }
   parts.dp += exchange;

@@ -30,9 +30,9 @@ struct TrainingStep {
   double tokens_per_s_per_device = 0;
   double model_flops = 0;  // of the whole step
   double tflops_per_device = 0;
-  double mfu = 0;          // against the 16-bit peak, or the 8-bit one where products are 8-bit
-  double power_share = 0;  // of the step in which the multipliers work
-  std::vector<PipelineStage> stages;
+  double mfu = 0;                     // against the 16-bit peak, or the 8-bit one where products are 8-bit
+  double power_share = 0;             // of the step in which the multipliers work
+  std::vector<PipelineStage> stages;  // of the pipeline in order; empty where a search asked
 };
 
 Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,

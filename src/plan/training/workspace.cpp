@@ -60,10 +60,10 @@ double head_bytes(const TrainingSetup& setup) {
   return loss_bytes_per_logit(setup) * logits + hidden;
 }
 
-double placeholder_bytes(const TrainingSetup& setup, int64_t stage) {
+PlaceholderBytes placeholder_bytes(const TrainingSetup& setup) {
   const TrainingOptions& o = setup.options;
   bool transformer_engine = o.framework == Framework::megatron && o.flash_attention;
-  if (!transformer_engine || setup.work.precision == TrainingPrecision::float32) return 0;
+  if (!transformer_engine || setup.work.precision == TrainingPrecision::float32) return {};
   std::set<std::pair<double, int64_t>> shapes;
   double elements = 0;
   for (const Layer& layer : setup.model.kinds) {
@@ -76,8 +76,7 @@ double placeholder_bytes(const TrainingSetup& setup, int64_t stage) {
       fused.insert(weight.product);
     }
   }
-  if (has_head(setup, stage)) elements += real(setup.model.vocab * setup.model.hidden) / real(setup.layout.tp);
-  return 2 * elements;
+  return {2 * elements, 2 * real(setup.model.vocab * setup.model.hidden) / real(setup.layout.tp)};
 }
 
 }  // namespace tessera::plan

@@ -11,7 +11,10 @@ double layer_backward_bytes(const TrainingSetup& setup, const Layer& layer);
 // Loss and backward of the head, on the stage that has it.
 double head_bytes(const TrainingSetup& setup);
 // Placeholder gradients that Transformer Engine keeps, one 16-bit tensor for each distinct shape of a weight
-// whose gradient is added inside the product, and one for the head.
-double placeholder_bytes(const TrainingSetup& setup, int64_t stage);
+// whose gradient is added inside the product, and one for the head where it is.
+struct PlaceholderBytes {
+  double layers = 0, head = 0;
+};
+PlaceholderBytes placeholder_bytes(const TrainingSetup& setup);
 
 }  // namespace tessera::plan

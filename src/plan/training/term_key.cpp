@@ -1,0 +1,24 @@
+#include "plan/training/term_key.h"
+
+namespace tessera::plan {
+
+size_t TermHash::operator()(const TermKey& key) const {
+  uint64_t hash = 0;
+  for (int64_t field : key.fields) mix(hash, static_cast<uint64_t>(field));
+  for (int64_t layers : key.stage_layers) mix(hash, static_cast<uint64_t>(layers));
+  return hash;
+}
+
+TermKey layers_key(const TrainingLayout& layout, int64_t pieces) {
+  const Recomputation& r = layout.recompute;
+  int64_t modules = 0;
+  for (bool module :
+       {r.core_attention, r.norm, r.mla_up, r.mlp, r.moe, r.moe_act, r.shared_experts, r.cheap_ops})
+    modules = 2 * modules + (module ? 1 : 0);
+  int64_t rows = 2 * layout.micro_batch + (layout.sequence_parallel ? 1 : 0);
+  return {{layout.tp, layout.cp, layout.ep, layout.expert_tp(), rows, pieces, static_cast<int64_t>(r.full),
+           r.layers, r.uniform_chunk, modules},
+          {}};
+}
+
+}  // namespace tessera::plan

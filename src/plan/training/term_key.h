@@ -1,0 +1,31 @@
+// Under what a term of a search is found again: the fields of a layout that decide it. Threads: values.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "plan/training/setup.h"
+
+namespace tessera::plan {
+
+struct TermKey {
+  std::array<int64_t, 10> fields{};
+  std::vector<int64_t> stage_layers;
+  bool operator==(const TermKey&) const = default;
+};
+struct TermHash {
+  size_t operator()(const TermKey& key) const;
+};
+
+// Adds a value to a running hash.
+inline void mix(uint64_t& hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
+  hash ^= hash >> 29;
+}
+
+// What layers of a micro-batch depend on. `pieces`: where a share of layers is recomputed and the depth of a
+// chunk decides which; else 0.
+TermKey layers_key(const TrainingLayout& layout, int64_t pieces);
+
+}  // namespace tessera::plan
