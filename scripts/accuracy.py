@@ -55,6 +55,16 @@ def worst(rows, count=12):
     return text
 
 
+def verdicts(ran, failed):
+    text = (f"| what happened | configurations | verdict agrees |\n| --- | ---: | ---: |\n"
+            f"| ran | {ran['ran']} | {ran['accepted']} |\n"
+            f"| ran out of memory | {failed['out_of_memory']} | {failed['refused']} |\n\n")
+    text += (f"{ran['accepted_by_assumed_recomputation']} of the accepted ones state no recomputation, or not all of it, and "
+             "fit only with some: the mildest that fits is taken and named.\n")
+    wrong = ran["wrong"] + failed["wrong"]
+    return text + (f"Wrong about: {', '.join(wrong)}.\n" if wrong else "")
+
+
 def left_out():
     path = os.path.join(ROOT, "data/published/leave_one_source_out.json")
     if not os.path.exists(path):
@@ -69,21 +79,27 @@ def left_out():
     return text
 
 
+def validate(tessera, cases):
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "out.json")
+        subprocess.run([tessera, "plan", "validate", "--training", cases, "--summary", "--json", out], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(out) as file:
+            return json.load(file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tessera", required=True)
     parser.add_argument("--cases", default=os.path.join(ROOT, "data/published/training_cases.csv"))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        out = os.path.join(scratch, "out.json")
-        subprocess.run([args.tessera, "plan", "validate", "--training", args.cases, "--summary", "--json", out],
-                       check=True, stdout=subprocess.DEVNULL)
-        with open(out) as file:
-            result = json.load(file)
+    result = validate(args.tessera, args.cases)
+    failed = validate(args.tessera, os.path.join(ROOT, "data/published/out_of_memory.csv"))
     summary = [one for one in result["summary"] if one["metric"] == "step_time_s"]
     text = "\n".join(["### Over all\n", overall(summary), "### By device\n", table(summary, "device", "gpu "),
                       "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
-                      worst(result["rows"]), "### Leave one source out\n", left_out()])
+                      worst(result["rows"]), "### Does it fit?\n",
+                      verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out()])
     with open(PAGE) as file:
         page = file.read()
     before, rest = page.split(BEGIN)

@@ -36,7 +36,7 @@ Status validate_training(const ValidateOptions& options) {
   auto summary = plan::summarise_training(checks);
   FILE* out = options.json == "-" ? stderr : stdout;
   if (!options.summary_only) fmt::print(out, "{}\n", plan::row_table(checks));
-  fmt::print(out, "{}", plan::summary_table(summary));
+  fmt::print(out, "{}{}", plan::summary_table(summary), plan::verdict_line(plan::memory_verdicts(checks)));
   if (options.json.empty()) return {};
   return write_json(options.json, plan::training_json(checks, summary));
 }

@@ -126,9 +126,13 @@ Status check_fits(const TrainingSetup& setup, double device_bytes) {
 }
 
 Result<Recomputation> least_recomputation(const TrainingSetup& setup, double device_bytes) {
-  std::vector<std::string> modes = {to_string(setup.layout.recompute), "core_attn",
-                                    "core_attn+layernorm+moe_act",
-                                    "core_attn+layernorm+moe_act+mla_up_proj+mlp"};
+  // Flash attention keeps next to nothing of a core that would be worth computing again.
+  const std::string core = setup.options.flash_attention ? "" : "core_attn+";
+  std::vector<std::string> modes = {to_string(setup.layout.recompute)};
+  if (!core.empty()) modes.emplace_back("core_attn");
+  for (const char* modules : {"moe_act", "layernorm+moe_act", "layernorm+moe_act+mla_up_proj",
+                              "layernorm+moe_act+mla_up_proj+mlp"})
+    modes.push_back(core + modules);
   LayerRange first = setup.layers_of(0, 0);
   for (int64_t layers = 1; layers < first.last - first.first; ++layers)
     modes.push_back(fmt::format("full:first={}", layers));

@@ -19,6 +19,7 @@ struct Rows {
   // Transformer Engine keeps the quantised copy of a product's input; others keep the 16-bit one.
   double product_input =
       is_8_bit_or_less(setup.work.precision) && setup.options.framework == Framework::megatron ? 1 : element;
+  double expert_activation = setup.options.narrow_activations ? 1 : element;
 
   void add(const char* name, double bytes, bool dropped = false) {
     if (bytes > 0) out.push_back({name, bytes, dropped});
@@ -58,6 +59,7 @@ void add_scores(const Mixer& m, Rows& r) {
 
 // Result of attention and input of the output projection: one tensor unless products read a quantised copy.
 void add_result(double width, Rows& r) {
+  if (r.setup.options.narrow_activations) return r.split("attention result", 1.5 * width);
   r.split("attention result", r.element * width);
   if (r.product_input < r.element) r.split("projection input", r.product_input * width);
   if (r.setup.options.dropout) r.sequence("attention residual mask", real(r.setup.model.hidden));
@@ -140,7 +142,7 @@ void add_shared_experts(const Ffn& f, Rows& r) {
   const Recomputation& re = r.setup.layout.recompute;
   bool dropped = re.moe || re.shared_experts;
   double width = real(f.shared_width);
-  r.split("shared activation input", r.element * (f.shared_gated ? 2 : 1) * width, dropped);
+  r.split("shared activation input", r.expert_activation * (f.shared_gated ? 2 : 1) * width, dropped);
   r.split("shared down input", r.product_input * width, dropped || re.cheap_ops);
 }
 
@@ -152,7 +154,7 @@ void add_moe(const Ffn& f, Rows& r) {
   add_norm("ffn norm input", "ffn input", r);
   r.sequence("router", 2 * 4 * real(f.experts), re.moe);  // logits and probabilities in float32
   r.add("expert input", r.product_input * inner * rows, re.moe);
-  r.add("expert activation input", r.element * (f.gated ? 2 : 1) * width / etp * rows, re.moe);
+  r.add("expert activation input", r.expert_activation * (f.gated ? 2 : 1) * width / etp * rows, re.moe);
   r.add("expert down input", r.product_input * width / etp * rows, re.moe || re.moe_act || re.cheap_ops);
   add_shared_experts(f, r);
 }

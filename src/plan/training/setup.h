@@ -111,7 +111,10 @@ struct TrainingOptions {
   int64_t master_bytes = 4;     // master copy of a weight, 0: none (or the weight itself is float32)
   int64_t moment_bytes = 4;     // of each of Adam's two
   bool shard_gradient_accumulator = true;  // false: DeepSpeed's BF16Optimizer keeps float32 gradients whole
-  double expert_imbalance = 1;             // most loaded rank over the mean
+  // What backward needs of attention's result and of gated activations' inputs is kept in 12 and in 8 bits:
+  // DeepSeek-V3 report 3.3.3, Megatron's activation-func-fp8-input-store.
+  bool narrow_activations = false;
+  double expert_imbalance = 1;  // most loaded rank over the mean
   bool overlap_tp = false, overlap_dp = true, overlap_ep = false;
   bool cuda_graphs = false;
   std::string interconnect;  // as the source names it

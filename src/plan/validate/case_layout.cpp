@@ -22,7 +22,8 @@ std::string recompute_words(const std::string& text) {
                                 {"config default", "cheap_ops"},
                                 {"minimal_flash", "cheap_ops"},
                                 {"expensive linears", "cheap_ops"},
-                                {"RMSNorm and MLA", "layernorm+mla_up_proj"}};
+                                // With SwiGLU's output, as the same section of DeepSeek's report says.
+                                {"RMSNorm and MLA", "layernorm+mla_up_proj+moe_act"}};
   for (const Phrase& phrase : phrases)
     if (text.find(phrase.part) != std::string::npos) return phrase.words;
   size_t colon = text.find(": ");
@@ -96,8 +97,9 @@ Result<TrainingLayout> layout_of_row(RowReader& row) {
   if (row.mentions("notes", "DualPipe")) layout.schedule = PipelineKind::dualpipe;
   layout.sequence_parallel = layout.tp > 1 && row.text("seq_parallel").starts_with("y");
   const std::string& text = row.text("recompute");
-  if (text.empty() || text == "not stated") row.assume("recompute", "none");
   TESSERA_ASSIGN_OR_RETURN(layout.recompute, parse_recomputation(recompute_words(text)));
+  if (text.empty() || text == "not stated") row.assume("recompute", "none");
+  if (text.find("RMSNorm and MLA") != std::string::npos) row.assume("recompute", to_string(layout.recompute));
   return layout;
 }
 

@@ -73,6 +73,11 @@ void read_memory_options(RowReader& row, const std::string& generation, Training
     options.gradient_bytes = options.moment_bytes = 2;
     row.assume("optimizer", "bf16 gradients and moments");
   }
+  if (generation == "deepseek-2024") {  // its report, section 3.3.3
+    options.moment_bytes = 2, options.narrow_activations = true;
+    row.assume("optimizer", "bf16 moments");
+    row.assume("activations", "expert inputs of SwiGLU in 8 bits, attention's result in 12");
+  }
   if (generation == "megatron-2021" || generation == "megatron-2022") options.gradient_bytes = 4;
   // NVIDIA's performance recipes add gradients in 16 bits.
   bool recipe = generation.starts_with("nemo") || generation.starts_with("bridge") ||

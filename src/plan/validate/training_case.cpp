@@ -1,5 +1,7 @@
 #include "plan/validate/training_case.h"
 
+#include "plan/training/memory.h"
+
 namespace tessera::plan {
 namespace {
 
@@ -20,6 +22,17 @@ Result<TrainingPrecision> precision_of(const std::string& text) {
   return invalid("column dtype: '{}' is no known precision", text);
 }
 
+// A run that a source reports did fit: where the row leaves recomputation open, it used the mildest that fits.
+// One that ran out of memory says nothing of the kind.
+void recompute_until_it_fits(RowReader& row, TrainingCase& one) {
+  auto assumed = one.assumed.find("recompute");
+  if (one.out_of_memory || assumed == one.assumed.end() || assumed->second != "none") return;
+  auto least = least_recomputation(one.setup, one.cluster.device.memory_bytes);
+  if (!least) return;
+  one.setup.layout.recompute = *least;
+  row.assume("recompute", to_string(*least));
+}
+
 Status fill(RowReader& row, TrainingCase& one) {
   TESSERA_ASSIGN_OR_RETURN(one.setup.layout, layout_of_row(row));
   TESSERA_ASSIGN_OR_RETURN(one.setup.model, blueprint_of_row(row));
@@ -30,7 +43,9 @@ Status fill(RowReader& row, TrainingCase& one) {
   std::string software = software_of_row(row, one.setup.options);
   TESSERA_ASSIGN_OR_RETURN(one.software, software_by_name(software));
   one.setup.options.release_year = one.software.year;
-  return validate(one.setup);
+  TESSERA_RETURN_IF_ERROR(validate(one.setup));
+  recompute_until_it_fits(row, one);
+  return {};
 }
 
 }  // namespace
@@ -54,6 +69,7 @@ Result<std::vector<TrainingCase>> read_training_cases(const CsvTable& table) {
     one.id = row.text("id"), one.source = row.text("source"), one.gpu = row.text("gpu");
     one.model = row.text("model");
     one.step_time_s = row.number("step_time_s"), one.memory_gib = row.number("memory_gib_per_gpu");
+    one.out_of_memory = row.text("outcome") == "out of memory";
     one.newest = !row.mentions("notes", "newer release");
     one.calibration = is_calibration_row(one.id);
     if (Status status = fill(row, one); !status) one.refused = status.error().message;

@@ -26,6 +26,7 @@ struct TrainingCase {
   SoftwareGeneration software;
   std::map<std::string, std::string> assumed;     // column -> value taken
   std::optional<double> step_time_s, memory_gib;  // published
+  bool out_of_memory = false;                     // column outcome: it did not run
   bool newest = true;                             // no newer release of the same configuration is in the table
   bool calibration = false;  // the part that constants may be fitted on; the rest is the test part
 };

@@ -77,7 +77,7 @@ json row_json(const TrainingCheck& check) {
                       {"memory_gib_low", check.memory_gib * (1 - check.memory_half_width)},
                       {"memory_gib_high", check.memory_gib * (1 + check.memory_half_width)}};
   row["fits"] = check.fits;
-  if (!check.least_recompute.empty()) row["fits_with_recompute"] = check.least_recompute;
+  if (one.out_of_memory) row["outcome"] = "out of memory";
   row["published"] = {{"step_time_s", one.step_time_s ? json(*one.step_time_s) : json(nullptr)},
                       {"memory_gib", one.memory_gib ? json(*one.memory_gib) : json(nullptr)}};
   row["breakdown"] = {
@@ -93,10 +93,7 @@ void predict_memory(TrainingCheck& check) {
   for (const TrainingMemory& stage : stages)
     check.memory_gib = std::max(check.memory_gib, reported_bytes(one.setup, stage) / (1024.0 * 1024 * 1024));
   check.memory_half_width = memory_constants(one.setup.options.framework).half_width;
-  double capacity = one.cluster.device.memory_bytes;
-  check.fits = check_fits(one.setup, capacity).ok();
-  if (check.fits || !one.assumed.contains("recompute")) return;
-  if (auto least = least_recomputation(one.setup, capacity)) check.least_recompute = to_string(*least);
+  check.fits = check_fits(one.setup, one.cluster.device.memory_bytes).ok();
 }
 
 std::vector<ErrorSummary> summarise_memory(const std::vector<TrainingCheck>& checks) {
@@ -156,6 +153,35 @@ std::vector<ErrorSummary> summarise_training(const std::vector<TrainingCheck>& c
   return all;
 }
 
+MemoryVerdicts memory_verdicts(const std::vector<TrainingCheck>& checks) {
+  MemoryVerdicts verdicts;
+  for (const TrainingCheck& check : checks) {
+    const TrainingCase& one = check.published;
+    if (!one.refused.empty()) continue;
+    if (check.fits == one.out_of_memory) verdicts.wrong.push_back(one.id);
+    if (one.out_of_memory) {
+      ++verdicts.out_of_memory, verdicts.refused += check.fits ? 0 : 1;
+      continue;
+    }
+    ++verdicts.ran, verdicts.accepted += check.fits ? 1 : 0;
+    bool open = one.assumed.contains("recompute") && one.assumed.at("recompute") != "none";
+    verdicts.by_recomputation += check.fits && open ? 1 : 0;
+  }
+  return verdicts;
+}
+
+std::string verdict_line(const MemoryVerdicts& v) {
+  std::string text;
+  if (v.ran > 0)
+    text += fmt::format(
+        "memory: of {} configurations that ran, {} are accepted ({} with an assumed recomputation)\n", v.ran,
+        v.accepted, v.by_recomputation);
+  if (v.out_of_memory > 0)
+    text += fmt::format("memory: of {} that ran out of it, {} are refused\n", v.out_of_memory, v.refused);
+  if (!v.wrong.empty()) text += fmt::format("memory: wrong about {}\n", fmt::join(v.wrong, ", "));
+  return text;
+}
+
 std::string row_table(const std::vector<TrainingCheck>& checks) {
   std::string text =
       fmt::format("{:58} {:>10} {:>10} {:>7}  {}\n", "id", "published", "predicted", "error", "");
@@ -204,7 +230,14 @@ json training_json(const std::vector<TrainingCheck>& checks, const std::vector<E
                       {"max_abs_pct", one.max_abs_pct},
                       {"bias_pct", one.bias_pct},
                       {"coverage_pct", one.coverage_pct}});
-  return {{"rows", rows}, {"summary", groups}};
+  MemoryVerdicts verdicts = memory_verdicts(checks);
+  json memory = {{"ran", verdicts.ran},
+                 {"accepted", verdicts.accepted},
+                 {"accepted_by_assumed_recomputation", verdicts.by_recomputation},
+                 {"out_of_memory", verdicts.out_of_memory},
+                 {"refused", verdicts.refused},
+                 {"wrong", verdicts.wrong}};
+  return {{"rows", rows}, {"summary", groups}, {"verdicts", memory}};
 }
 
 }  // namespace tessera::plan

@@ -20,17 +20,26 @@ struct TrainingCheck {
   TrainingStep predicted;                        // meaningful when published.refused is empty
   double memory_gib = 0, memory_half_width = 0;  // peak of the fullest stage
   bool fits = true;                              // in the device, with the recomputation of the row
-  std::string least_recompute;  // where the row leaves it open and it does not fit: the mildest that does
+};
+
+// Whether memory says what happened. Rows that are refused for another reason count in neither.
+struct MemoryVerdicts {
+  int ran = 0, accepted = 0;
+  int by_recomputation = 0;  // of the accepted: with one that the row leaves open
+  int out_of_memory = 0, refused = 0;
+  std::vector<std::string> wrong;  // ids
 };
 
 // Rows that the model refuses get their reason.
 std::vector<TrainingCheck> check_training(std::vector<TrainingCase> cases);
 std::vector<ErrorSummary> summarise_training(const std::vector<TrainingCheck>& checks);
+MemoryVerdicts memory_verdicts(const std::vector<TrainingCheck>& checks);
 
 // One line a row: id, published, predicted, error, interval, what was assumed; then the summary.
 std::string row_table(const std::vector<TrainingCheck>& checks);
 std::string summary_table(const std::vector<ErrorSummary>& summary);
-// {"rows":[{id, predicted, refused, assumed}], "summary":[...]}
+std::string verdict_line(const MemoryVerdicts& verdicts);
+// {"rows":[{id, predicted, refused, assumed}], "summary":[...], "verdicts":{...}}
 nlohmann::json training_json(const std::vector<TrainingCheck>& checks,
                              const std::vector<ErrorSummary>& summary);
 
