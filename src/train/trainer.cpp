@@ -8,12 +8,14 @@
 #include <unordered_map>
 
 #include "model/failure.h"
-#include "model/live_bytes.h"
 #include "schedule/schedule.h"
 #include "train/fingerprint.h"
 #include "train/initial_weights.h"
 #include "train/job_groups.h"
+#include "train/scalar_sums.h"
 #include "train/stage.h"
+#include "train/step_memory.h"
+#include "train/timeline.h"
 
 namespace tessera::train {
 namespace {
@@ -21,35 +23,9 @@ namespace {
 using at::Tensor;
 using model::check;
 
-// Integers that all ranks add up at the end of a step, so that one collective carries all scalars.
-class ScalarSums {
- public:
-  void add(const ExactSum& sum) { values_.insert(values_.end(), sum.limbs().begin(), sum.limbs().end()); }
-  void add(int64_t value) { values_.push_back(value); }
-  void reduce(Group& group) { check(group.all_reduce_sum(values_)); }
-  double next_exact() {
-    ExactSum sum;
-    for (int64_t& limb : sum.limbs()) limb = next();
-    return sum.value();
-  }
-  int64_t next() { return values_[at_++]; }
-
- private:
-  std::vector<int64_t> values_;
-  size_t at_ = 0;
-};
-
 double monotonic_seconds() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
-
-constexpr const char* kEventNames[] = {"count", "forward", "backward", "reduce", "optimizer"};
-
-// Fixed-size form of an event, to be gathered.
-struct PackedEvent {
-  int64_t name = -1, slot = -1;
-  double begin_s = 0, end_s = 0;
-};
 
 // The gradient of one unit for this rank's slice: a unit used twice has its uses added in order of use.
 struct UnitGradient {
@@ -84,10 +60,6 @@ class RankTrainer : public Trainer {
   ExactSum squared_norm(const std::vector<UnitGradient>& gradients) const;
   void update(int64_t step, double scale, const std::vector<UnitGradient>& gradients);
   void fill_report(ScalarSums& sums, StepReport& report) const;
-  void gather_timelines();
-  RankMemory kept_memory() const;
-  void begin_memory();
-  void note_memory();
   RankMemory memory();
   void make_fingerprints(double loss);
   uint64_t slice_sum(const model::Unit& unit, const Tensor& slice) const;
@@ -95,7 +67,6 @@ class RankTrainer : public Trainer {
   void timed(const char* name, int64_t slot, Body body);
   int64_t slots() const { return context_.work.micro_batches() / context_.layout.replicas(); }
 
-  int64_t copies_ = 0, peak_ = 0, step_peak_ = 0;  // bytes of live tensors
   TrainerOptions options_;
   model::Context context_;
   std::unique_ptr<Group> tied_;
@@ -103,6 +74,7 @@ class RankTrainer : public Trainer {
   Schedule schedule_;
   std::vector<UnitGradient> kept_gradients_;
   std::vector<Fingerprint> fingerprints_;
+  StepMemory memory_;
   std::vector<TimelineEvent> timeline_;                // of this rank
   std::vector<std::vector<TimelineEvent>> timelines_;  // of all
   Clock::time_point step_start_;
@@ -261,7 +233,7 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
     return invalid("samples have {} tokens, the work has seq={}", source.seq(), context_.work.seq);
   step_start_ = Clock::now();
   timeline_.clear();
-  begin_memory();
+  memory_.begin(stage_->units());
   stage_->begin_step();
   auto groups = all_groups(context_, tied_.get());
   TrafficCounters before = traffic(groups);
@@ -300,12 +272,12 @@ Result<StepReport> RankTrainer::step(int64_t step, const data::SampleSource& sou
   double clip = options_.optimizer.clip_norm, scale = 1;
   if (clip > 0 && report.gradient_norm > clip) scale = clip / report.gradient_norm;
   timed("optimizer", -1, [&] { update(step, scale, gradients); });
-  note_memory();
+  memory_.note();
   if (options_.keep_fingerprints) {
     kept_gradients_ = std::move(gradients);
     make_fingerprints(report.loss);
   }
-  gather_timelines();
+  timelines_ = gather_timelines(*context_.groups.world, timeline_);
   TrafficCounters after = traffic(groups);
   report.bytes_sent = after.bytes_sent - before.bytes_sent;
   report.exposed_comm_s = after.exposed_s - before.exposed_s;
@@ -403,55 +375,11 @@ Result<std::string> RankTrainer::weights_hash() try {
   return failure.error().within("hash of the weights");
 }
 
-RankMemory RankTrainer::kept_memory() const {
-  RankMemory memory;
-  for (const auto& unit : stage_->units().all) {
-    memory.weights += unit->weight_bytes();
-    memory.optimizer += unit->optimizer_bytes();
-  }
-  return memory;
-}
-
-// What lives when a step begins beyond weights and optimizer states is copies that somebody still writes or
-// sends.
-void RankTrainer::begin_memory() {
-  RankMemory kept = kept_memory();
-  peak_ = std::max(peak_, model::peak_live_bytes());
-  copies_ = std::max<int64_t>(0, model::live_bytes() - kept.weights - kept.optimizer);
-  model::reset_peak_live_bytes();
-}
-
-void RankTrainer::note_memory() {
-  int64_t peak = model::peak_live_bytes();
-  peak_ = std::max(peak_, peak);
-  step_peak_ = std::max(step_peak_, peak - copies_);
-}
-
 RankMemory RankTrainer::memory() {
-  note_memory();
-  RankMemory memory = kept_memory();
+  memory_.note();
+  RankMemory memory = memory_.so_far(stage_->units());
   memory.gradients_peak = gradient_bytes_peak();
-  memory.peak = peak_;
-  memory.step_peak = step_peak_;
   return memory;
-}
-
-void RankTrainer::gather_timelines() {
-  Group& world = *context_.groups.world;
-  auto longest = static_cast<float>(timeline_.size());
-  check(world.all_reduce_max({&longest, 1}));
-  auto each = static_cast<size_t>(longest), ranks = static_cast<size_t>(world.size());
-  std::vector<PackedEvent> mine(each), all(each * ranks);
-  for (size_t i = 0; i < timeline_.size(); ++i) {
-    const TimelineEvent& event = timeline_[i];
-    auto name = std::find(std::begin(kEventNames), std::end(kEventNames), event.name) - std::begin(kEventNames);
-    mine[i] = {name, event.slot, event.begin_s, event.end_s};
-  }
-  check(world.all_gather(bytes_of(std::span<const PackedEvent>(mine)), mutable_bytes_of(std::span(all))));
-  timelines_.assign(ranks, {});
-  for (size_t i = 0; i < all.size(); ++i)
-    if (all[i].name >= 0)
-      timelines_[i / each].push_back({kEventNames[all[i].name], all[i].slot, all[i].begin_s, all[i].end_s});
 }
 
 void RankTrainer::make_fingerprints(double loss) {
