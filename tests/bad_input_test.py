@@ -1,4 +1,5 @@
 """Wrong input and a full disk through the commands of a training job: one error, a failed status, nothing lost."""
+import shutil
 import subprocess
 
 import pytest
@@ -28,7 +29,7 @@ def small_disk(tmp_path):
 @pytest.mark.usefixtures("at_root")
 def test_a_disk_that_fills_up_during_a_save_costs_that_save_only(run_tessera, small_disk, tmp_path):
     failed = launch(run_tessera, small_disk / "run", "train.steps=12")
-    assert failed.returncode != 0 and "No space left on device" in failed.stderr + failed.stdout
+    single_error(failed, "No space left on device")
     saved = sorted(path.name for path in (small_disk / "run/checkpoints").iterdir())
     assert saved == ["step-4", "step-8"]
     for name in saved:
@@ -100,3 +101,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run_tessera, t
     result = launch(run_tessera, tmp_path / "run", "train.steps=8")
     assert result.returncode == 0, result.stderr
     assert "step-8" in result.stdout + result.stderr and "from step 4" in result.stdout + result.stderr
+
+
+@pytest.mark.usefixtures("at_root")
+def test_another_models_checkpoint_is_refused_once_for_all_ranks(run_tessera, tmp_path):
+    assert launch(run_tessera, tmp_path / "run", "train.steps=4").returncode == 0
+    saved = hash_of_weights(tmp_path / "run/checkpoints/step-4")
+    single_error(launch(run_tessera, tmp_path / "run", "train.steps=8", "model.intermediate_size=256"), "gate_proj", "128", "256")
+    assert hash_of_weights(tmp_path / "run/checkpoints/step-4") == saved
+
+
+@pytest.mark.usefixtures("at_root")
+def test_a_flipped_bit_in_a_weight_is_named_by_who_would_serve_it(run_tessera, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("one two three four five six seven eight nine ten\n" * 400)
+    assert run_tessera("tokenizer", "train", "--data", text, "--vocab", 300, "--out", tmp_path).returncode == 0
+    assert launch(run_tessera, tmp_path / "run", "train.steps=4", "model.vocab_size=320").returncode == 0
+    checkpoint = tmp_path / "run/checkpoints/step-4"
+    shutil.copy(tmp_path / "tokenizer.json", checkpoint)
+    generate = ["generate", "--model", checkpoint, "--tokens", "1,2,3", "--max-tokens", 2]
+    assert run_tessera(*generate).returncode == 0
+    file = next(checkpoint.glob("model*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 0x10
+    file.write_bytes(data)
+    for command in generate, ["serve", "--model", checkpoint, "--port", 0]:
+        single_error(run_tessera(*command), file.name, "manifest says")

@@ -68,7 +68,31 @@ TEST_F(DamagedCheckpoint, FlippedBitNamesFileTensorRowsAndTheOlderCheckpoint) {
   EXPECT_EQ(status.error().code, ErrorCode::data_loss);
   EXPECT_TRUE(mentions(status.error().message,
                        {"checkpoint step-7", file.c_str(), "master of tensor model.layers.1.mlp.up_proj.weight",
-                        "rows 0..11", "but the manifest says", "use --from step-6"}));
+                        "rows 0..11", "but the manifest says", "try step-6"}));
+}
+
+TEST_F(DamagedCheckpoint, FlippedBitInAWeightIsNamedByWhoServesItAndOthersStillRead) {
+  auto reader = CheckpointReader::open(newest_);
+  ASSERT_TRUE(reader.ok());
+  const Manifest& manifest = (*reader)->manifest();
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  auto weight = std::find_if(manifest.arrays.begin(), manifest.arrays.end(), [&](const ManifestArray& entry) {
+    return entry.array.tensor == name && !entry.array.content;
+  });
+  const std::vector<int64_t>& shape = weight->array.shape;
+  ASSERT_EQ(weight->extents.size(), 2u) << "one for each rank that saved";
+  auto item = static_cast<int64_t>(c10::elementSize(weight->array.dtype));
+  flip_bit(newest_ / manifest.files[weight->array.file].name, weight->array.begin + item * shape[1] * 3, 2);
+  auto weights = WeightReader::open(newest_);
+  ASSERT_TRUE(weights.ok()) << weights.error().message;
+  Extent lower{.offset = {shape[0] / 2, 0}, .size = {shape[0] / 2, shape[1]}};
+  EXPECT_TRUE(weights->read(name, lower, at::kFloat).ok()) << "another rank's rows";
+  EXPECT_TRUE(weights->read("model.layers.0.mlp.up_proj.weight", at::kFloat).ok());
+  auto whole = weights->read(name, at::kFloat);
+  ASSERT_FALSE(whole.ok());
+  EXPECT_EQ(whole.error().code, ErrorCode::data_loss);
+  EXPECT_TRUE(mentions(whole.error().message, {"checkpoint step-7", "tensor model.layers.1.mlp.up_proj.weight",
+                                               "rows 0..11", "but the manifest says", "try step-6"}));
 }
 
 TEST_F(DamagedCheckpoint, EveryFlippedBitAnywhereIsFoundByVerify) {
@@ -95,7 +119,7 @@ TEST_F(DamagedCheckpoint, TruncatedShardIsRefusedAtOpen) {
   fs::resize_file(newest_ / file, bytes - 1);
   Status status = read_all();
   ASSERT_FALSE(status.ok());
-  EXPECT_TRUE(mentions(status.error().message, {file.c_str(), "bytes but the manifest says", "--from step-6"}));
+  EXPECT_TRUE(mentions(status.error().message, {file.c_str(), "bytes but the manifest says", "try step-6"}));
 }
 
 TEST_F(DamagedCheckpoint, MissingShardIsNamed) {

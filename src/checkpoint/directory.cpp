@@ -78,8 +78,13 @@ Result<fs::path> latest_checkpoint(const fs::path& directory) {
 std::string older_neighbour_hint(const fs::path& checkpoint) {
   int64_t step = step_of(checkpoint);
   for (const fs::path& other : list_checkpoints(fs::absolute(checkpoint).parent_path()))
-    if (step_of(other) < step) return fmt::format("; use --from {}", other.filename().string());
+    if (step_of(other) < step) return fmt::format("; try {}, the one before it", other.filename().string());
   return "";
+}
+
+Error damaged_checkpoint(const fs::path& checkpoint, std::string_view what) {
+  return make_error(ErrorCode::data_loss, "checkpoint {}: {}{}", without_slash(checkpoint).filename().string(),
+                    what, older_neighbour_hint(checkpoint));
 }
 
 void remove_leftovers(const fs::path& directory) {

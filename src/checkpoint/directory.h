@@ -25,8 +25,10 @@ int64_t step_of(const std::filesystem::path& checkpoint);
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& directory);
 // Errors: not_found.
 Result<std::filesystem::path> latest_checkpoint(const std::filesystem::path& directory);
-// "; use --from step-1100" when the checkpoint has an older neighbour, else "".
+// "; try step-1100, the one before it" when the checkpoint has an older neighbour, else "".
 std::string older_neighbour_hint(const std::filesystem::path& checkpoint);
+// data_loss: "checkpoint step-1200: WHAT; try step-1100, ..."
+Error damaged_checkpoint(const std::filesystem::path& checkpoint, std::string_view what);
 
 // Removes what killed saves left.
 void remove_leftovers(const std::filesystem::path& directory);

@@ -6,6 +6,7 @@
 #include "checkpoint/boxes.h"
 #include "checkpoint/guard.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/state_kind.h"
 #include "core/hash.h"
 
 namespace tessera::checkpoint {
@@ -158,6 +159,17 @@ Result<std::string> to_text(const Manifest& manifest) {
     json[kOwnHash] = hex(hash_of(json.dump()));
     return json.dump(1) + "\n";
   });
+}
+
+std::string describe_mismatch(const Manifest& manifest, const ManifestArray& array, const HashedExtent& extent,
+                              uint64_t got) {
+  std::string of = array.array.content ? fmt::format("{} of tensor", to_string(array.array.content)) : "tensor";
+  return fmt::format("{}: {} {} {} has hash {} but the manifest says {}", manifest.files[array.array.file].name,
+                     of, array.array.tensor, describe(extent.box), hex(got), hex(extent.hash));
+}
+
+bool is_manifest(std::string_view text) {
+  return text.find(kFormat) != std::string_view::npos;
 }
 
 Result<Manifest> parse_manifest(std::string_view text) {

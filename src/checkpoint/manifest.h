@@ -50,7 +50,13 @@ struct Manifest {
 // Whether the extents tile the array. The error names the first missing or doubly given part.
 Status check_tiling(const ManifestArray& array);
 
+// "FILE: tensor T rows 0..63 has hash 9f.. but the manifest says 41.."
+std::string describe_mismatch(const Manifest& manifest, const ManifestArray& array, const HashedExtent& extent,
+                              uint64_t got);
+
 Result<std::string> to_text(const Manifest& manifest);
+// Whether the text says that it is a manifest of ours, whole or damaged.
+bool is_manifest(std::string_view text);
 // Errors (data_loss): not a manifest, an unknown version, its own hash, extents that do not tile.
 Result<Manifest> parse_manifest(std::string_view text);
 

@@ -18,11 +18,6 @@ std::string name_of(const std::filesystem::path& checkpoint) {
   return checkpoint.filename().string();
 }
 
-Error damaged(const std::filesystem::path& checkpoint, std::string_view what) {
-  return make_error(ErrorCode::data_loss, "checkpoint {}: {}{}", name_of(checkpoint), what,
-                    older_neighbour_hint(checkpoint));
-}
-
 }  // namespace
 
 CheckpointReader::CheckpointReader(std::filesystem::path directory, Manifest manifest)
@@ -40,14 +35,15 @@ Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open_unguarded(
   if (!text && !std::filesystem::is_directory(directory))
     return make_error(ErrorCode::not_found, "{}: no such checkpoint", directory.string());
   if (!text && text.error().code == ErrorCode::not_found)
-    return damaged(directory,
-                   fmt::format("{} is missing: the save never ended, or this is no checkpoint", kManifestFile));
+    return damaged_checkpoint(
+        directory, fmt::format("{} is missing: the save never ended, or this is no checkpoint", kManifestFile));
   if (!text) return text.error();
   auto manifest = parse_manifest(*text);
   if (!manifest && manifest.error().code == ErrorCode::invalid_argument)
     return manifest.error().within(directory.string());
   if (!manifest)
-    return damaged(directory, fmt::format("{} is damaged: {}", kManifestFile, manifest.error().message));
+    return damaged_checkpoint(directory,
+                              fmt::format("{} is damaged: {}", kManifestFile, manifest.error().message));
   std::unique_ptr<CheckpointReader> reader(new CheckpointReader(directory, std::move(*manifest)));
   reader->mode_ = verify;
   TESSERA_RETURN_IF_ERROR(reader->open_files());
@@ -63,7 +59,7 @@ Result<std::unique_ptr<CheckpointReader>> CheckpointReader::open(const std::file
 }
 
 Error CheckpointReader::damage(std::string_view what) const {
-  return damaged(directory_, what);
+  return damaged_checkpoint(directory_, what);
 }
 
 Status CheckpointReader::open_files() {
@@ -122,11 +118,7 @@ Status CheckpointReader::verify_extent(size_t index, size_t number, std::vector<
   TESSERA_RETURN_IF_ERROR(read_part(entry, extent.box, extent.box, buffer.data()));
   uint64_t got = hash64(buffer);
   if (got == extent.hash) return {};
-  const char* content = entry.array.content ? to_string(entry.array.content) : "tensor";
-  return damage(fmt::format("{}: {}{} {} has hash {} but the manifest says {}",
-                            manifest_.files[entry.array.file].name, content,
-                            entry.array.content ? " of tensor" : "",
-                            entry.array.tensor + " " + describe(extent.box), hex(got), hex(extent.hash)));
+  return damage(describe_mismatch(manifest_, entry, extent, got));
 }
 
 Status CheckpointReader::read(const std::string& tensor, StateKind kind, const Extent& box, at::Tensor& out) {

@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/boxes.h"
+#include "checkpoint/directory.h"
 #include "checkpoint/guard.h"
 #include "core/file.h"
+#include "core/hash.h"
 #include "core/nearest.h"
 
 namespace tessera::checkpoint {
@@ -54,17 +56,16 @@ Result<WeightReader> WeightReader::open(const std::filesystem::path& directory) 
       TESSERA_RETURN_IF_ERROR(reader.open_packed());
       return reader;
     }
-    if (std::filesystem::exists(directory / kSingleFile)) {
+    if (std::filesystem::exists(directory / kSingleFile))
       TESSERA_RETURN_IF_ERROR(reader.open_single(directory / kSingleFile));
-      return reader;
-    }
-    if (std::filesystem::exists(directory / kIndexFile)) {
+    else if (std::filesystem::exists(directory / kIndexFile))
       TESSERA_RETURN_IF_ERROR(reader.open_shards(directory / kIndexFile));
-      return reader;
-    }
-    return make_error(ErrorCode::not_found,
-                      "{}: neither {} nor {} is there; give a Hugging Face model directory", directory.string(),
-                      kSingleFile, kIndexFile);
+    else
+      return make_error(ErrorCode::not_found,
+                        "{}: neither {} nor {} is there; give a Hugging Face model directory",
+                        directory.string(), kSingleFile, kIndexFile);
+    TESSERA_RETURN_IF_ERROR(reader.take_hashes());
+    return reader;
   });
 }
 
@@ -109,6 +110,46 @@ Status WeightReader::open_shards(const std::filesystem::path& index) {
   return {};
 }
 
+Status WeightReader::take_hashes() {
+  if (!std::filesystem::exists(directory_ / kManifestFile)) return {};
+  TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(directory_ / kManifestFile));
+  if (!is_manifest(text)) return {};  // somebody else's file of that name
+  auto manifest = parse_manifest(text);
+  if (!manifest)
+    return damaged_checkpoint(directory_,
+                              fmt::format("{} is damaged: {}", kManifestFile, manifest.error().message));
+  manifest_ = std::make_shared<const Manifest>(std::move(*manifest));
+  for (const ManifestArray& entry : manifest_->arrays) {
+    if (entry.array.content) continue;
+    auto place = tensors_.find(entry.array.tensor);
+    if (place != tensors_.end() && place->second.stored->shape == entry.array.shape)
+      place->second.hashed = &entry;
+  }
+  return {};
+}
+
+// Every extent that the box touches.
+Status WeightReader::check_hashes(const Place& place, const Extent& box) const {
+  if (!place.hashed) return {};
+  std::span<const std::byte> whole = place.file->bytes(*place.stored);
+  Extent all = whole_box(place.stored->shape);
+  auto item = static_cast<int64_t>(c10::elementSize(place.stored->dtype));
+  std::vector<std::byte> copy;
+  for (const HashedExtent& extent : place.hashed->extents) {
+    if (!intersection(box, extent.box)) continue;
+    std::span<const std::byte> values = whole;
+    if (extent.box.elements() != all.elements()) {
+      copy.resize(static_cast<size_t>(extent.box.elements() * item));
+      copy_part(whole.data(), all, copy.data(), extent.box, extent.box, item);
+      values = copy;
+    }
+    uint64_t got = hash64(values);
+    if (got != extent.hash)
+      return damaged_checkpoint(directory_, describe_mismatch(*manifest_, *place.hashed, extent, got));
+  }
+  return {};
+}
+
 std::vector<std::string> WeightReader::names() const {
   std::vector<std::string> names;
   for (const auto& [name, place] : tensors_) names.push_back(name);
@@ -138,6 +179,7 @@ Result<at::Tensor> WeightReader::read(const std::string& name, const Extent& box
   if (!lies_within(box, stored.shape))
     return invalid("{}: box {} is outside tensor {} of shape {}", directory_.string(), describe(box), name,
                    describe_shape(stored.shape));
+  TESSERA_RETURN_IF_ERROR(check_hashes(*place, box));
   return guarded(name, [&]() -> Result<at::Tensor> {
     if (!place->file) {
       TESSERA_ASSIGN_OR_RETURN(at::Tensor values, packed_->dequantised(name, box));

@@ -7,9 +7,10 @@
 //   TESSERA_ASSIGN_OR_RETURN(at::Tensor q, weights.read(name, tp_extent(tensor, tp, place, blocks),
 //   at::kFloat));
 //
-// A checkpoint of ours is such a directory too, and a packed model (packed.h), whose matrices are given as the
-// numbers that they stand for. Threads: const after open(). Errors: not_found (no directory,
-// no such files, no such tensor), data_loss (torn file, missing shard), invalid_argument (another model).
+// A checkpoint of ours is such a directory too: what is read of it is checked against the hashes of its
+// manifest. So is a packed model (packed.h), whose matrices are given as the numbers that they stand for.
+// Threads: const after open(). Errors: not_found (no directory, no such files, no such tensor), data_loss (torn
+// file, missing shard, flipped bit), invalid_argument (another model).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/manifest.h"
 #include "checkpoint/packed.h"
 #include "checkpoint/safetensors.h"
 #include "layout/extents.h"
@@ -48,17 +50,21 @@ class WeightReader {
   struct Place {
     std::shared_ptr<const SafetensorsFile> file;  // null: quantised
     const StoredTensor* stored;
+    const ManifestArray* hashed = nullptr;  // in manifest_
   };
   explicit WeightReader(std::filesystem::path directory) : directory_(std::move(directory)) {}
   Status open_single(const std::filesystem::path& path);
   Status open_shards(const std::filesystem::path& index);
   Status open_packed();
+  Status take_hashes();
+  Status check_hashes(const Place& place, const Extent& box) const;
   Result<const Place*> find(const std::string& name) const;
 
   std::filesystem::path directory_;
   std::map<std::string, Place> tensors_;
   std::optional<PackedModel> packed_;
   std::map<std::string, StoredTensor> dequantised_;  // shape and type of what packed_ holds in few bits
+  std::shared_ptr<const Manifest> manifest_;         // null: no checkpoint of ours
 };
 
 }  // namespace tessera::checkpoint

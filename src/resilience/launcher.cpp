@@ -306,11 +306,12 @@ void Launcher::note_running(const Running& running) {
               .source = running.source,
               .resume_s = seconds_since(noticed_at_),
               .layout = plan_.layout};
-  event.detail = fmt::format("{} at step {} from {}, {:.2f} s", event.event, running.first_step, running.source,
-                             *event.resume_s);
+  event.detail = fmt::format("{} at step {} {}{}, {:.2f} s", event.event, running.first_step,
+                             running.source == "fresh" ? "" : "from ", running.source, *event.resume_s);
   if (generation_ > 1) {
     event.steps_redone = std::max<int64_t>(0, steps_done_ - running.first_step);
-    event.detail += fmt::format(" after the loss was noticed; {} steps redone", *event.steps_redone);
+    event.detail += fmt::format(" after the loss was noticed; {} step{} redone", *event.steps_redone,
+                                *event.steps_redone == 1 ? "" : "s");
   }
   steps_done_ = 0;
   emit(std::move(event));

@@ -43,6 +43,25 @@ void print_line(const OutputLine& line, int64_t rank) {
   std::fflush(out);
 }
 
+// The error that ends a job is said by every rank and by the launcher: it is printed once. Workers' errors are
+// held back until the launcher has said its own.
+class WorkerErrors {
+ public:
+  bool hold(const OutputLine& line, int64_t rank) {
+    if (!line.error || !line.text.starts_with(kStart)) return false;
+    held_.emplace_back(line, rank);
+    return true;
+  }
+  void print_all_but(const std::string& said) const {
+    for (const auto& [line, rank] : held_)
+      if (line.text != kStart + said) print_line(line, rank);
+  }
+
+ private:
+  static constexpr const char* kStart = "error: ";
+  std::vector<std::pair<OutputLine, int64_t>> held_;
+};
+
 // "2:kill@40:middle": worker 2 and its fault.
 Result<std::map<int64_t, std::string>> parse_faults(const std::vector<std::string>& texts) {
   std::map<int64_t, std::string> faults;
@@ -57,7 +76,7 @@ Result<std::map<int64_t, std::string>> parse_faults(const std::vector<std::strin
   return faults;
 }
 
-Result<LaunchOptions> launch_options(const Arguments& arguments) {
+Result<LaunchOptions> launch_options(const Arguments& arguments, WorkerErrors& errors) {
   TESSERA_ASSIGN_OR_RETURN(auto faults, parse_faults(arguments.faults));
   LaunchOptions options;
   options.workers = arguments.workers;
@@ -72,7 +91,9 @@ Result<LaunchOptions> launch_options(const Arguments& arguments) {
     if (faults.count(worker)) variables["TESSERA_FAULT"] = faults.at(worker);
     return variables;
   };
-  options.on_line = print_line;
+  options.on_line = [&errors](const OutputLine& line, int64_t rank) {
+    if (!errors.hold(line, rank)) print_line(line, rank);
+  };
   options.on_event = [](const Event& event) {
     if (event.event == "failed") return;  // the error says it
     std::fprintf(stderr, "launch: %s\n", resilience::to_line(event).c_str());
@@ -85,10 +106,13 @@ Status run_launch(const Arguments& arguments) {
   const std::vector<std::string>& command = arguments.command;
   if (command.front() == "train")
     TESSERA_RETURN_IF_ERROR(check_train_command({command.begin() + 1, command.end()}, arguments.workers));
-  TESSERA_ASSIGN_OR_RETURN(LaunchOptions options, launch_options(arguments));
+  WorkerErrors errors;
+  TESSERA_ASSIGN_OR_RETURN(LaunchOptions options, launch_options(arguments, errors));
   ::signal(SIGINT, on_signal);
   ::signal(SIGTERM, on_signal);
-  TESSERA_ASSIGN_OR_RETURN(auto result, resilience::launch(options));
+  auto launched = resilience::launch(options);
+  errors.print_all_but(launched ? "" : launched.error().message);
+  TESSERA_ASSIGN_OR_RETURN(auto result, std::move(launched));
   if (result.stopped) exit_status = 128 + stop_request.signal;
   return {};
 }
