@@ -70,8 +70,13 @@ Result<Journal::Ticket> Journal::begin(uint32_t group, uint64_t sender_id, uint6
     if (ticket.repeated) return ticket;
     auto cut = cut_short_.find(sender_id);
     if (cut != cut_short_.end()) {
-      if (cut->second.sequence == sequence) ticket.skip = cut->second.done;
+      WriterSlot& parked = slot(cut->second);
+      const bool goes_on = parked.sequence == sequence && parked.group == group;
+      if (goes_on) ticket = {.slot = &parked, .skip = parked.state.load() / 2};
+      if (!goes_on) parked.state.store(kIdle, std::memory_order_release);
+      if (!goes_on) free_slots_.push_back(cut->second);
       cut_short_.erase(cut);
+      if (goes_on) return ticket;
     }
   }
   while (free_slots_.empty()) {
@@ -84,8 +89,14 @@ Result<Journal::Ticket> Journal::begin(uint32_t group, uint64_t sender_id, uint6
   ticket.slot->sender = sender_id;
   ticket.slot->sequence = sequence;
   ticket.slot->group = group;
-  ticket.slot->state.store(2 * ticket.skip, std::memory_order_release);
+  ticket.slot->state.store(0, std::memory_order_release);
   return ticket;
+}
+
+uint64_t Journal::applied(uint64_t sender_id) {
+  std::lock_guard lock(mutex_);
+  auto known = known_.find(sender_id);
+  return known == known_.end() ? 0 : known->second->applied.load();
 }
 
 void Journal::finish(const Ticket& ticket) {

@@ -1,8 +1,8 @@
 // What makes a process death harmless to rows in shared memory. Before a row is updated its old bytes are
 // copied here; a process that finds an update under way puts them back. Each put is known by its sender and
 // sequence number: one that was finished is not applied again, and one that was cut short goes on behind its
-// last whole row when the sender repeats it. (Killed processes lose no store that was executed, so the order of
-// stores is enough; this does not hold for a host that loses power.)
+// last whole row when the sender repeats it, however many deaths lie in between. (Killed processes lose no
+// store that was executed, so the order of stores is enough; this does not hold for a host that loses power.)
 //
 //   0            Header
 //   4096         kSenders x { u64 sender, u64 last sequence applied }; sender 0: free
@@ -55,6 +55,8 @@ class Journal {
   // Waits while all slots are taken. Sender 0 asks for no memory of its puts.
   Result<Ticket> begin(uint32_t group, uint64_t sender, uint64_t sequence);
   void finish(const Ticket& ticket);
+  // The last sequence of a sender that was applied; 0: none.
+  uint64_t applied(uint64_t sender);
 
  private:
   struct Header {
@@ -64,9 +66,6 @@ class Journal {
   };
   struct Sender {
     std::atomic<uint64_t> sender, applied;
-  };
-  struct CutShort {
-    uint64_t sequence, done;
   };
 
   Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
@@ -78,21 +77,28 @@ class Journal {
   int64_t slot_bytes_ = 0;
   std::mutex mutex_;
   std::map<uint64_t, Sender*> known_;
-  std::map<uint64_t, CutShort> cut_short_;
+  std::map<uint64_t, int64_t> cut_short_;  // sender to the slot that knows how far its put had come
   std::vector<int64_t> free_slots_;
 };
 
+// A slot whose put was cut short stays taken until its sender repeats the put: another death in between must
+// not forget how far it had come.
 template <class Restore>
 void Journal::recover(const Restore& restore) {
-  for (int64_t number = 0; number < kWriters; ++number) {
+  free_slots_.clear();
+  for (int64_t number = kWriters - 1; number >= 0; --number) {
     WriterSlot& at = slot(number);
     uint64_t state = at.state.load(std::memory_order_acquire);
-    if (state == kIdle) continue;
-    if (state % 2 == 1) restore(at);
+    if (state != kIdle && state % 2 == 1) restore(at);
     auto known = known_.find(at.sender);
     bool finished = known != known_.end() && known->second->applied.load() >= at.sequence;
-    if (at.sender != 0 && !finished) cut_short_[at.sender] = {at.sequence, state / 2};
-    at.state.store(kIdle, std::memory_order_release);
+    if (state != kIdle && at.sender != 0 && !finished) {
+      at.state.store(state - state % 2, std::memory_order_release);
+      cut_short_[at.sender] = number;
+    } else {
+      at.state.store(kIdle, std::memory_order_release);
+      free_slots_.push_back(number);
+    }
   }
 }
 

@@ -142,11 +142,15 @@ TEST(SharedRowsTest, ATornRowGetsItsOldBytesBackAndThePutGoesOnBehindIt) {
     std::memcpy(ticket.slot->old_record(), old.data(), old.size());
     ticket.slot->state = 2 * 1 + 1;
   }
+  // Two more deaths before the sender comes back.
+  for (int death = 0; death < 2; ++death) ASSERT_TRUE(Store::create(one_shard).ok());
   auto store = *Store::create(one_shard);
+  EXPECT_EQ(store->applied(kSender), 0u);
   auto count = store->put(0, ids, gradients, options);
   ASSERT_TRUE(count.ok());
   EXPECT_EQ(count->updated, 2);
   EXPECT_EQ(state_of(*store), state_of(*expected));
+  EXPECT_EQ(store->applied(kSender), 1u);
   EXPECT_TRUE(store->put(0, ids, gradients, options)->repeated);
   EXPECT_EQ(state_of(*store), state_of(*expected));
 }

@@ -86,6 +86,10 @@ Result<PutCount> Store::put(int64_t group, std::span<const uint64_t> ids, std::s
   return table.put(ids, gradients.data(), options, impl_->now());
 }
 
+uint64_t Store::applied(uint64_t sender) const {
+  return impl_->journal ? impl_->journal->applied(sender) : 0;
+}
+
 Status Store::assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows) {
   std::shared_lock between_snapshots(impl_->puts);
   return impl_->table_for(group, ids.size(), rows.size()).assign(ids, rows.data(), impl_->now());

@@ -90,6 +90,10 @@ class Store {
   Result<PutCount> put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                        const PutOptions& options = {});
 
+  // The last sequence of a sender that was applied, also by processes before this one; 0: none, or private
+  // rows.
+  uint64_t applied(uint64_t sender) const;
+
   // Sets values, with a fresh optimizer state; makes rows where there are none, past admission. For imports.
   Status assign(int64_t group, std::span<const uint64_t> ids, std::span<const float> rows);
   // Removes rows; ids without one are passed over. Returns how many went.
@@ -119,7 +123,9 @@ class Store {
     uint64_t number = 0;     // 0 for the full one, then 1, 2, ...
     double cut_seconds = 0;  // while puts waited
   };
-  Result<SnapshotInfo> save(const std::string& path, SnapshotKind kind);
+  // `on_cut` is called once the state is fixed, before it is written.
+  Result<SnapshotInfo> save(const std::string& path, SnapshotKind kind,
+                            const std::function<void()>& on_cut = {});
   // Adds the rows of a full snapshot and its deltas in their order, for ids that belong to server `server` of
   // `num_servers`: call it for the files of every old server. On errors the store is to be thrown away.
   Status load(std::span<const std::string> files, uint32_t server = 0, uint32_t num_servers = 1);

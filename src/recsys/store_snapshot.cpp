@@ -8,7 +8,8 @@
 
 namespace tessera::recsys {
 
-Result<Store::SnapshotInfo> Store::save(const std::string& path, SnapshotKind kind) {
+Result<Store::SnapshotInfo> Store::save(const std::string& path, SnapshotKind kind,
+                                        const std::function<void()>& on_cut) {
   std::lock_guard one_at_a_time(impl_->save_mutex);
   bool full = kind == SnapshotKind::full;
   if (!full && impl_->series == 0)
@@ -26,6 +27,7 @@ Result<Store::SnapshotInfo> Store::save(const std::string& path, SnapshotKind ki
     for (auto& table : impl_->tables) table->cut(full);
     info.cut_seconds = seconds_since(start);
   }
+  if (on_cut) on_cut();
   TESSERA_ASSIGN_OR_RETURN(auto writer, SnapshotWriter::create(path, head, impl_->groups()));
   for (uint32_t group = 0; group < impl_->tables.size(); ++group) {
     Table& table = *impl_->tables[group];
