@@ -39,8 +39,8 @@ Status write_state(Setup& setup, const std::vector<uint64_t>& keys, const std::f
                    const std::string& name) {
   const LookupPlan& plan = setup.embeddings.lookup;
   std::vector<float> rows(keys.size() * static_cast<size_t>(plan.dim)), wide(keys.size());
-  TESSERA_RETURN_IF_ERROR(setup.servers->get(0, keys, rows, recsys::Access::read));
-  if (plan.wide) TESSERA_RETURN_IF_ERROR(setup.servers->get(1, keys, wide, recsys::Access::read));
+  TESSERA_RETURN_IF_ERROR(setup.servers->get(0, keys, rows, {.access = recsys::Access::read}));
+  if (plan.wide) TESSERA_RETURN_IF_ERROR(setup.servers->get(1, keys, wide, {.access = recsys::Access::read}));
   write<float>(folder / (name + ".rows"), rows);
   write<float>(folder / (name + ".wide"), wide);
   at::Tensor dense = setup.model->parameters().flat_values();
@@ -54,7 +54,7 @@ Status probe(const std::string& config, const std::filesystem::path& folder,
   at::set_num_threads(1);
   std::filesystem::create_directories(folder);
   TESSERA_ASSIGN_OR_RETURN(auto setup, set_up(run));
-  TESSERA_ASSIGN_OR_RETURN(recsys_data::Batch all, all_rows(*setup->data.train));
+  TESSERA_ASSIGN_OR_RETURN(recsys_data::Batch all, all_rows(*setup->data->train));
   write<float>(folder / "labels", all.labels);
   write<float>(folder / "numeric", all.numeric);
   std::vector<uint64_t> keys;

@@ -54,6 +54,15 @@ class Source {
   // Fills `batch` with the next rows, at most `max_rows`; no rows at the end of the epoch.
   // Errors: malformed data, as "FILE:LINE: column NAME: got ..., expected ...".
   virtual Status next(int64_t max_rows, Batch& batch) = 0;
+  // Passes over the next rows, or to the end of the epoch. Reads them, where a source knows no shorter way.
+  virtual Status skip(int64_t rows) {
+    Batch passed;
+    for (; rows > 0; rows -= passed.rows) {
+      TESSERA_RETURN_IF_ERROR(next(rows < 4096 ? rows : 4096, passed));
+      if (passed.rows == 0) break;
+    }
+    return {};
+  }
 };
 
 }  // namespace tessera::recsys_data

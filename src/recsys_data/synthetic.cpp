@@ -45,6 +45,11 @@ class SyntheticSource : public Source {
     return {};
   }
 
+  Status skip(int64_t rows) override {
+    at_ = std::min(at_ + rows, rows_);
+    return {};
+  }
+
   // The true logit of a row, whose features are appended, and the random number that decides its label.
   std::pair<double, double> append(int64_t index, Batch& batch) const {
     Random random(mix(options_.seed, static_cast<uint64_t>(index)));

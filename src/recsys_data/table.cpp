@@ -47,6 +47,10 @@ class TableSource : public Source {
     at_ += count;
     return {};
   }
+  Status skip(int64_t rows) override {
+    at_ = std::min(at_ + static_cast<size_t>(rows), rows_.size());
+    return {};
+  }
 
  private:
   std::shared_ptr<const Table> table_;

@@ -17,7 +17,7 @@ class Base : public DenseOptimizer {
   Base(const DenseOptimizerOptions& options, Parameters& parameters)
       : options_(options), parameters_(parameters) {}
   void step() override {
-    ++steps_;
+    ++steps;
     for (size_t i = 0; i < parameters_.all().size(); ++i) {
       const Parameter& parameter = parameters_.all()[i];
       Tensor gradient = options_.weight_decay == 0
@@ -36,7 +36,6 @@ class Base : public DenseOptimizer {
   }
   DenseOptimizerOptions options_;
   Parameters& parameters_;
-  int64_t steps_ = 0;
 };
 
 class Sgd : public Base {
@@ -44,6 +43,7 @@ class Sgd : public Base {
   Sgd(const DenseOptimizerOptions& options, Parameters& parameters) : Base(options, parameters) {
     if (options.momentum != 0) momentum_ = zeros();
   }
+  std::vector<Tensor> state() override { return momentum_; }
 
  protected:
   void update(size_t number, Tensor value, const Tensor& gradient) override {
@@ -52,7 +52,7 @@ class Sgd : public Base {
       return;
     }
     Tensor& buffer = momentum_[number];
-    if (steps_ == 1)
+    if (steps == 1)
       buffer.copy_(gradient);
     else
       buffer.mul_(options_.momentum).add_(gradient);
@@ -67,6 +67,7 @@ class Adagrad : public Base {
  public:
   Adagrad(const DenseOptimizerOptions& options, Parameters& parameters)
       : Base(options, parameters), sums_(zeros()) {}
+  std::vector<Tensor> state() override { return sums_; }
 
  protected:
   void update(size_t number, Tensor value, const Tensor& gradient) override {
@@ -83,13 +84,18 @@ class Adam : public Base {
  public:
   Adam(const DenseOptimizerOptions& options, Parameters& parameters)
       : Base(options, parameters), first_(zeros()), second_(zeros()) {}
+  std::vector<Tensor> state() override {
+    std::vector<Tensor> all = first_;
+    all.insert(all.end(), second_.begin(), second_.end());
+    return all;
+  }
 
  protected:
   void update(size_t number, Tensor value, const Tensor& gradient) override {
     first_[number].lerp_(gradient, 1 - options_.beta1);
     second_[number].mul_(options_.beta2).addcmul_(gradient, gradient, 1 - options_.beta2);
-    double correction1 = 1 - std::pow(options_.beta1, static_cast<double>(steps_));
-    double correction2 = 1 - std::pow(options_.beta2, static_cast<double>(steps_));
+    double correction1 = 1 - std::pow(options_.beta1, static_cast<double>(steps));
+    double correction2 = 1 - std::pow(options_.beta2, static_cast<double>(steps));
     Tensor deviation = (second_[number].sqrt() / std::sqrt(correction2)).add_(options_.epsilon);
     value.addcdiv_(first_[number], deviation, -(options_.learning_rate / correction1));
   }

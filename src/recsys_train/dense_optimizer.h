@@ -25,6 +25,9 @@ class DenseOptimizer {
                                                         Parameters& parameters);
   virtual ~DenseOptimizer() = default;
   virtual void step() = 0;
+  // What a checkpoint has to keep beside the weights: tensors in a fixed order, and the steps taken.
+  virtual std::vector<at::Tensor> state() = 0;
+  int64_t steps = 0;
 };
 
 }  // namespace tessera::recsys_train

@@ -118,14 +118,14 @@ void Deduplicator::run(const recsys_data::Batch& batch, Lookup& lookup) {
   }
 }
 
-Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, recsys::Access access,
+Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GetOptions& options,
              Lookup& lookup) {
   GroupRows& rows = lookup.groups[static_cast<size_t>(group)];
   rows.rows.resize(rows.keys.size() * static_cast<size_t>(plan.dim));
-  TESSERA_RETURN_IF_ERROR(servers.get(plan.store_group(group), rows.keys, rows.rows, access));
+  TESSERA_RETURN_IF_ERROR(servers.get(plan.store_group(group), rows.keys, rows.rows, options));
   if (!plan.wide) return {};
   rows.wide.resize(rows.keys.size());
-  return servers.get(plan.store_group(group) + 1, rows.keys, rows.wide, access);
+  return servers.get(plan.store_group(group) + 1, rows.keys, rows.wide, options);
 }
 
 void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled, std::span<float> wide) {
@@ -141,29 +141,38 @@ void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled,
   }
 }
 
-void unpool(const LookupPlan& plan, std::span<const float> pooled_gradient,
+void unpool(const LookupPlan& plan, int64_t group, std::span<const float> pooled_gradient,
             std::span<const float> wide_gradient, Lookup& lookup) {
   const auto dim = static_cast<size_t>(plan.dim), rows = static_cast<size_t>(lookup.batch_rows);
   const size_t slots = plan.slots.size();
-  for (GroupRows& group : lookup.groups) {
-    group.gradients.assign(group.keys.size() * dim, 0);
-    if (plan.wide) group.wide_gradients.assign(group.keys.size(), 0);
+  auto is_meant = [group](int64_t g) { return group == kAllGroups || g == group; };
+  for (int64_t g = 0; g < plan.num_groups; ++g) {
+    if (!is_meant(g)) continue;
+    GroupRows& sums = lookup.groups[static_cast<size_t>(g)];
+    sums.gradients.assign(sums.keys.size() * dim, 0);
+    if (plan.wide) sums.wide_gradients.assign(sums.keys.size(), 0);
   }
   for (size_t s = 0; s < slots; ++s) {
-    GroupRows& group = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
+    if (!is_meant(plan.slots[s].group)) continue;
+    GroupRows& sums = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
     unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, pooled_gradient.data() + s * dim,
-                slots * dim, dim, rows, group.gradients.data());
+                slots * dim, dim, rows, sums.gradients.data());
     if (plan.wide)
       unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, wide_gradient.data() + s,
-                  slots, 1, rows, group.wide_gradients.data());
+                  slots, 1, rows, sums.wide_gradients.data());
   }
 }
 
 Status update(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GroupRows& rows,
-              const recsys::PutOptions& options) {
-  TESSERA_RETURN_IF_ERROR(servers.put(plan.store_group(group), rows.keys, rows.gradients, options));
-  if (!plan.wide) return {};
-  return servers.put(plan.store_group(group) + 1, rows.keys, rows.wide_gradients, options);
+              const StepPart& at) {
+  auto put = [&](int64_t store_group, std::span<const float> gradients) {
+    recsys::PutOptions options{.step = static_cast<uint64_t>(at.step),
+                               .sender = sender_of(at.part, store_group, plan.store_groups()),
+                               .sequence = static_cast<uint64_t>(at.step) + 1};
+    return servers.put(store_group, rows.keys, gradients, options);
+  };
+  TESSERA_RETURN_IF_ERROR(put(plan.store_group(group), rows.gradients));
+  return plan.wide ? put(plan.store_group(group) + 1, rows.wide_gradients) : Status();
 }
 
 }  // namespace tessera::recsys_train

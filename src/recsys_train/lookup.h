@@ -36,6 +36,7 @@ struct LookupPlan {
   bool wide = false;
 
   int64_t store_group(int64_t group) const { return wide ? 2 * group : group; }
+  int64_t store_groups() const { return wide ? 2 * num_groups : num_groups; }
 };
 
 inline uint64_t key_of(size_t slot, uint64_t id) {
@@ -76,15 +77,20 @@ class Deduplicator {
 };
 
 // Rows of one group of a batch from the servers.
-Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, recsys::Access access,
+Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GetOptions& options,
              Lookup& lookup);
 // pooled [B, S, D]; wide [B, S] where the plan has it, else empty.
 void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled, std::span<float> wide);
-// Gradients of pooled values to those of the distinct rows, which are set.
-void unpool(const LookupPlan& plan, std::span<const float> pooled_gradient,
+constexpr int64_t kAllGroups = -1;
+
+// Gradients of pooled values to those of the distinct rows of one group, or all, which are set.
+void unpool(const LookupPlan& plan, int64_t group, std::span<const float> pooled_gradient,
             std::span<const float> wide_gradient, Lookup& lookup);
-// Hands the gradients of one group to the servers.
+// Hands the gradients of one group to the servers, numbered by step and part so that they are applied once.
+struct StepPart {
+  int64_t part = 0, step = 0;
+};
 Status update(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GroupRows& rows,
-              const recsys::PutOptions& options);
+              const StepPart& at);
 
 }  // namespace tessera::recsys_train

@@ -106,7 +106,7 @@ TEST(Pooling, GradientsAreTheTransposeOfPooling) {
     fill(y, pooled.size(), random);
     fill(y_wide, wide.size(), random);
     pool(plan, lookup, pooled, wide);
-    unpool(plan, y, y_wide, lookup);
+    unpool(plan, kAllGroups, y, y_wide, lookup);
     double left = 0, right = 0, left_wide = 0, right_wide = 0;
     for (size_t i = 0; i < y.size(); ++i) left += double(pooled[i]) * y[i];
     for (size_t i = 0; i < y_wide.size(); ++i) left_wide += double(wide[i]) * y_wide[i];

@@ -11,7 +11,7 @@ Result<std::vector<GroupResult>> group_results(const Setup& setup) {
     GroupResult result{.name = setup.embeddings.group_names[static_cast<size_t>(g)],
                        .staleness_bound = setup.trainer->staleness().bound(g),
                        .staleness = setup.trainer->staleness().histogram(g)};
-    TESSERA_ASSIGN_OR_RETURN(result.rows, setup.servers->stats(setup.embeddings.lookup.store_group(g)));
+    TESSERA_ASSIGN_OR_RETURN(result.rows, setup.worker->stats(g));
     results.push_back(std::move(result));
   }
   return results;
@@ -19,15 +19,21 @@ Result<std::vector<GroupResult>> group_results(const Setup& setup) {
 
 }  // namespace
 
-Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, Group* trainers,
-                                      const ServersFactory& make_servers) {
+ServingOptions serving_options(const RunConfig& run) {
+  auto bounds = staleness_bounds(run.trainer, 1);
+  return {.parts = std::max<int64_t>(1, run.trainer.parts),
+          .ordered = run.trainer.deterministic || bounds[0] == 0};
+}
+
+Result<std::unique_ptr<Setup>> set_up_trainer(const RunConfig& run, DataFacts facts,
+                                              std::unique_ptr<EmbeddingWorker> worker,
+                                              const TrainerSeat& seat) {
   auto setup = std::make_unique<Setup>();
-  TESSERA_ASSIGN_OR_RETURN(setup->data, recsys_data::open_data(run.data));
-  const auto& features = setup->data.train->features();
+  setup->facts = std::move(facts);
+  setup->rank = seat.rank;
+  setup->worker = std::move(worker);
+  const auto& features = setup->facts.features;
   TESSERA_ASSIGN_OR_RETURN(setup->embeddings, plan_embeddings(run, features));
-  const auto& groups = setup->embeddings.store_groups;
-  TESSERA_ASSIGN_OR_RETURN(setup->servers,
-                           make_servers ? make_servers(groups) : make_local_servers(groups, run.servers));
   TESSERA_ASSIGN_OR_RETURN(
       setup->model,
       DenseModel::create(run.model, static_cast<int64_t>(features.numeric.size()),
@@ -35,38 +41,69 @@ Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, Group* trainers,
   TESSERA_ASSIGN_OR_RETURN(setup->optimizer, DenseOptimizer::create(run.dense, setup->model->parameters()));
   TrainerOptions options = run.trainer;
   options.group_staleness = setup->embeddings.staleness;
-  setup->trainer = std::make_unique<Trainer>(TrainerParts{.servers = setup->servers.get(),
-                                                          .model = setup->model.get(),
-                                                          .optimizer = setup->optimizer.get(),
-                                                          .trainers = trainers,
-                                                          .plan = setup->embeddings.lookup},
-                                             options);
+  if (options.parts == 0) options.parts = seat.trainers;
+  TrainerParts parts{.worker = setup->worker.get(),
+                     .model = setup->model.get(),
+                     .optimizer = setup->optimizer.get(),
+                     .plan = setup->embeddings.lookup,
+                     .rank = seat.rank,
+                     .trainers = seat.trainers,
+                     .exchange = seat.exchange};
+  if (!seat.memory.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(setup->memory, TrainerMemory::open(seat.memory, memory_shape(parts, options)));
+    parts.memory = setup->memory.get();
+  }
+  setup->trainer = std::make_unique<Trainer>(std::move(parts), options);
+  return setup;
+}
+
+Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, const TrainerSeat& seat) {
+  TESSERA_ASSIGN_OR_RETURN(auto splits, recsys_data::open_data(run.data));
+  auto data = std::make_unique<recsys_data::Splits>(std::move(splits));
+  DataFacts facts = facts_of(*data);
+  TESSERA_ASSIGN_OR_RETURN(EmbeddingPlan plan, plan_embeddings(run, facts.features));
+  RunConfig serving = run;
+  serving.trainer.parts = std::max(run.trainer.parts, seat.trainers);
+  TESSERA_ASSIGN_OR_RETURN(auto servers,
+                           make_local_servers(plan.store_groups, run.servers, serving_options(serving)));
+  auto loader = std::make_unique<LocalLoader>(*data, serving.trainer.parts > 1 ? serving.trainer.parts : 0);
+  TrainerOptions options = run.trainer;
+  options.group_staleness = plan.staleness;
+  auto worker = std::make_unique<LocalWorker>(*loader, *servers, plan.lookup,
+                                              staleness_bounds(options, plan.lookup.num_groups));
+  TESSERA_ASSIGN_OR_RETURN(auto setup, set_up_trainer(run, facts, std::move(worker), seat));
+  setup->data = std::move(data);
+  setup->loader = std::move(loader);
+  setup->servers = std::move(servers);
   return setup;
 }
 
 Result<RunResult> train(const RunConfig& run, Setup& setup, const RunCallbacks& callbacks) {
-  RunResult result{.best_auc = setup.data.best_auc};
-  if (callbacks.on_start) callbacks.on_start(setup.data.train->rows() * run.epochs);
-  for (int64_t epoch = 0; epoch < run.epochs; ++epoch) {
-    double loss = 0;
+  Trainer& trainer = *setup.trainer;
+  RunResult result{.best_auc = setup.facts.best_auc};
+  if (callbacks.on_start) callbacks.on_start(setup.facts.train_rows * run.epochs);
+  while (trainer.standing().epoch < run.epochs) {
+    const int64_t epoch = trainer.standing().epoch;
     auto start = Clock::now();
-    TESSERA_ASSIGN_OR_RETURN(int64_t rows,
-                             setup.trainer->epoch(*setup.data.train, epoch, [&](const StepReport& step) {
-                               loss += step.loss * static_cast<double>(step.rows);
-                               result.wait_s += step.wait_s;
-                               result.dense_s += step.dense_s;
-                               result.reduce_s += step.reduce_s;
-                               if (callbacks.on_step) callbacks.on_step(step);
-                             }));
+    auto rows = trainer.epoch([&](const StepReport& step) {
+      result.wait_s += step.wait_s;
+      result.dense_s += step.dense_s;
+      result.reduce_s += step.reduce_s;
+      if (callbacks.on_step) callbacks.on_step(step);
+    });
+    if (!rows) return rows.error();
     result.train_s += seconds_since(start);
-    if (rows == 0) return invalid("the training data has no rows");
-    result.rows += rows;
-    result.steps = setup.trainer->steps();
-    result.mean_loss = loss / static_cast<double>(rows);
-    if (!setup.data.test) continue;
-    TESSERA_ASSIGN_OR_RETURN(Quality quality, setup.trainer->evaluate(*setup.data.test));
-    result.tests.push_back(quality);
-    if (callbacks.on_test) callbacks.on_test(epoch, result.steps, quality);
+    const Standing& progress = trainer.standing();
+    if (progress.rows == 0) return invalid("the training data has no rows");
+    result.rows += *rows;
+    result.steps = progress.step;
+    result.mean_loss = progress.loss / static_cast<double>(progress.rows);
+    if (setup.facts.has_test && setup.rank == 0) {
+      TESSERA_ASSIGN_OR_RETURN(Quality quality, trainer.evaluate());
+      result.tests.push_back(quality);
+      if (callbacks.on_test) callbacks.on_test(epoch, result.steps, quality);
+    }
+    trainer.finish_epoch();
   }
   TESSERA_ASSIGN_OR_RETURN(result.groups, group_results(setup));
   return result;

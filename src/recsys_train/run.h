@@ -36,22 +36,38 @@ struct RunCallbacks {
   std::function<void(int64_t epoch, int64_t step, const Quality&)> on_test;
 };
 
-// What a run is made of; the parts of one process.
+// One trainer's place among several.
+struct TrainerSeat {
+  int64_t rank = 0, trainers = 1;
+  GradientExchange exchange;
+  std::string memory;  // shared file of its TrainerMemory; empty: none
+};
+
+// What a run is made of. In one process it holds everything; a trainer in its own process has no data and no
+// servers, only the worker it asks.
 struct Setup {
-  recsys_data::Splits data;
+  std::unique_ptr<recsys_data::Splits> data;
+  DataFacts facts;
+  int64_t rank = 0;
   EmbeddingPlan embeddings;
+  std::unique_ptr<BatchLoader> loader;
   std::unique_ptr<EmbeddingServers> servers;
+  std::unique_ptr<EmbeddingWorker> worker;
   std::unique_ptr<DenseModel> model;
   std::unique_ptr<DenseOptimizer> optimizer;
+  std::unique_ptr<TrainerMemory> memory;
   std::unique_ptr<Trainer> trainer;
 };
-// Makes the servers for these store groups; empty: stores in this process.
-using ServersFactory =
-    std::function<Result<std::unique_ptr<EmbeddingServers>>(const std::vector<recsys::GroupOptions>&)>;
-// `trainers`: the group of the dense trainers, null for one; must outlive the set-up.
-Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, Group* trainers = nullptr,
-                                      const ServersFactory& make_servers = {});
+// Everything in this process; with several trainers, each has data and servers of its own.
+Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, const TrainerSeat& seat = {});
+// A trainer that asks `worker`.
+Result<std::unique_ptr<Setup>> set_up_trainer(const RunConfig& run, DataFacts facts,
+                                              std::unique_ptr<EmbeddingWorker> worker, const TrainerSeat& seat);
 
+// How the servers of a run number and order what they get.
+ServingOptions serving_options(const RunConfig& run);
+
+// From where the trainer stands to the end of the last epoch. Trainers of rank above 0 test nothing.
 Result<RunResult> train(const RunConfig& run, Setup& setup, const RunCallbacks& callbacks);
 
 }  // namespace tessera::recsys_train

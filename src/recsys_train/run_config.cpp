@@ -108,8 +108,8 @@ Status check(const RunConfig& run) {
   for (Bound bound :
        {Bound{"train.batch", trainer.batch, 1}, Bound{"train.epochs", run.epochs, 0},
         Bound{"train.staleness", trainer.staleness, 0}, Bound{"train.prefetch", trainer.prefetch, 1},
-        Bound{"train.dense_staleness", trainer.dense_staleness, 0}, Bound{"train.servers", run.servers, 1},
-        Bound{"train.threads", run.threads, 0}})
+        Bound{"train.parts", trainer.parts, 0}, Bound{"train.dense_staleness", trainer.dense_staleness, 0},
+        Bound{"train.servers", run.servers, 1}, Bound{"train.threads", run.threads, 0}})
     if (bound.value < bound.least)
       return invalid("{}={}: expected at least {}", bound.key, bound.value, bound.least);
   return recsys::validate(embedding_options(run));
@@ -183,6 +183,8 @@ void bind(Config& config, RunConfig& run) {
               "one thread, and gradients as late as the bound allows: a run is a function of its options");
   config.bind("train.prefetch", &trainer.prefetch, "batches loaded ahead");
   config.bind("train.batch", &trainer.batch, "rows of a step");
+  config.bind("train.parts", &trainer.parts,
+              "batches of a step, averaged: the work that trainers share; 0: one for each trainer");
   config.bind("train.epochs", &run.epochs, "passes over the training rows");
   config.bind("train.servers", &run.servers, "embedding stores the rows are spread over");
   config.bind("train.seed", &run.seed, "of weights and rows");

@@ -5,63 +5,58 @@
 namespace tessera::recsys_train {
 namespace {
 
-using recsys::Store;
-
 class LocalServers : public EmbeddingServers {
  public:
-  explicit LocalServers(std::vector<std::unique_ptr<Store>> stores) : stores_(std::move(stores)) {}
+  explicit LocalServers(std::vector<std::unique_ptr<ServedStore>> stores) : stores_(std::move(stores)) {}
 
   int64_t num_servers() const override { return static_cast<int64_t>(stores_.size()); }
 
   Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
-             recsys::Access access) override {
-    if (stores_.size() == 1) return stores_[0]->get(group, ids, rows, access);
-    const int64_t dim = stores_[0]->group(group).dim;
+             const GetOptions& options) override {
+    if (stores_.size() == 1) return stores_[0]->get(group, ids, rows, options);
     Routing routing = route(ids, num_servers());
     std::vector<float> part;
     for (size_t i = 0; i < stores_.size(); ++i) {
-      part.resize(routing.ids[i].size() * static_cast<size_t>(dim));
-      TESSERA_RETURN_IF_ERROR(stores_[i]->get(group, routing.ids[i], part, access));
-      scatter(part, routing.positions[i], dim, rows);
+      part.resize(routing.ids[i].size() * static_cast<size_t>(dim(group)));
+      TESSERA_RETURN_IF_ERROR(stores_[i]->get(group, routing.ids[i], part, options));
+      scatter(part, routing.positions[i], dim(group), rows);
     }
     return {};
   }
 
   Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
              const recsys::PutOptions& options) override {
-    if (stores_.size() == 1) return status_of(stores_[0]->put(group, ids, gradients, options));
-    const int64_t dim = stores_[0]->group(group).dim;
+    if (stores_.size() == 1) return stores_[0]->put(group, ids, gradients, options);
     Routing routing = route(ids, num_servers());
     std::vector<float> part;
     for (size_t i = 0; i < stores_.size(); ++i) {
-      gather(gradients, routing.positions[i], dim, part);
-      TESSERA_RETURN_IF_ERROR(status_of(stores_[i]->put(group, routing.ids[i], part, options)));
+      gather(gradients, routing.positions[i], dim(group), part);
+      TESSERA_RETURN_IF_ERROR(stores_[i]->put(group, routing.ids[i], part, options));
     }
     return {};
   }
 
   Result<recsys::GroupStats> stats(int64_t group) override {
     recsys::GroupStats sum;
-    for (const auto& store : stores_) add(store->stats(group), sum);
+    for (const auto& store : stores_) add(store->store().stats(group), sum);
     return sum;
   }
 
  private:
-  static Status status_of(const Result<recsys::PutCount>& result) {
-    return result.ok() ? Status() : Status(result.error());
-  }
-  std::vector<std::unique_ptr<Store>> stores_;
+  int64_t dim(int64_t group) const { return stores_[0]->store().group(group).dim; }
+  std::vector<std::unique_ptr<ServedStore>> stores_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<EmbeddingServers>> make_local_servers(const std::vector<recsys::GroupOptions>& groups,
-                                                             int64_t num_servers) {
+                                                             int64_t num_servers,
+                                                             const ServingOptions& serving) {
   if (num_servers < 1) return invalid("{} embedding servers: expected at least 1", num_servers);
-  std::vector<std::unique_ptr<Store>> stores;
+  std::vector<std::unique_ptr<ServedStore>> stores;
   for (int64_t i = 0; i < num_servers; ++i) {
-    TESSERA_ASSIGN_OR_RETURN(auto store, Store::create({.groups = groups}));
-    stores.push_back(std::move(store));
+    TESSERA_ASSIGN_OR_RETURN(auto store, recsys::Store::create({.groups = groups}));
+    stores.push_back(std::make_unique<ServedStore>(std::move(store), serving));
   }
   return std::unique_ptr<EmbeddingServers>(std::make_unique<LocalServers>(std::move(stores)));
 }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "recsys/store.h"
+#include "recsys_train/served_store.h"
 
 namespace tessera::recsys_train {
 
@@ -14,9 +14,9 @@ namespace tessera::recsys_train {
 class EmbeddingServers {
  public:
   virtual ~EmbeddingServers() = default;
-  // As recsys::Store::get and put.
+  // As ServedStore::get and put.
   virtual Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
-                     recsys::Access access) = 0;
+                     const GetOptions& options) = 0;
   virtual Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                      const recsys::PutOptions& options) = 0;
   virtual int64_t num_servers() const = 0;
@@ -26,7 +26,8 @@ class EmbeddingServers {
 
 // `num_servers` stores in this process. Threads of one call: one.
 Result<std::unique_ptr<EmbeddingServers>> make_local_servers(const std::vector<recsys::GroupOptions>& groups,
-                                                             int64_t num_servers);
+                                                             int64_t num_servers,
+                                                             const ServingOptions& serving = {});
 
 void add(const recsys::GroupStats& one, recsys::GroupStats& sum);
 

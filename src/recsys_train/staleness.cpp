@@ -29,6 +29,11 @@ void StalenessGate::applied(int64_t number) {
   changed_.notify_all();
 }
 
+void StalenessGate::take_over(int64_t group) {
+  std::lock_guard lock(mutex_);
+  ++groups_[static_cast<size_t>(group)].outstanding;
+}
+
 void StalenessGate::abort(Error error) {
   {
     std::lock_guard lock(mutex_);

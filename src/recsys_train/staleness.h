@@ -27,6 +27,8 @@ class StalenessGate {
   Status enter(int64_t group);
   // After the gradients of one batch were applied in a group. REQUIRES: one enter() before.
   void applied(int64_t group);
+  // Counts a batch that an earlier process looked up.
+  void take_over(int64_t group);
   // Ends every wait, now and later, with `error`.
   void abort(Error error);
 

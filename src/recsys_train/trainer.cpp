@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <deque>
 
 #include "core/clock.h"
@@ -14,15 +15,10 @@
 namespace tessera::recsys_train {
 namespace {
 
-std::vector<int64_t> bounds_of(const TrainerOptions& options, int64_t groups) {
-  std::vector<int64_t> bounds(static_cast<size_t>(groups), options.staleness);
-  for (size_t g = 0; g < bounds.size() && g < options.group_staleness.size(); ++g)
-    if (options.group_staleness[g] >= 0) bounds[g] = options.group_staleness[g];
-  if (options.mode == Mode::sync) bounds.assign(bounds.size(), 0);
-  return bounds;
-}
+constexpr size_t kExtras = 2;  // behind the gradients of a part: its loss and its rows
 
 std::span<float> floats(const at::Tensor& tensor) {
+  if (!tensor.defined()) return {};
   return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
 }
 
@@ -30,6 +26,13 @@ Error torch_error(const std::exception& exception) {
   const auto* torch = dynamic_cast<const c10::Error*>(&exception);
   return make_error(ErrorCode::internal, "libtorch failed: {}",
                     torch != nullptr ? torch->what_without_backtrace() : exception.what());
+}
+
+// Takes `count` floats from the front.
+std::span<float> take(std::span<float>& from, size_t count) {
+  auto front = from.first(count);
+  from = from.subspan(count);
+  return front;
 }
 
 }  // namespace
@@ -46,71 +49,255 @@ const char* to_string(Mode mode) {
   return mode == Mode::sync ? "sync" : mode == Mode::hybrid ? "hybrid" : "async";
 }
 
+std::vector<int64_t> staleness_bounds(const TrainerOptions& options, int64_t groups) {
+  std::vector<int64_t> bounds(static_cast<size_t>(groups), options.staleness);
+  for (size_t g = 0; g < bounds.size() && g < options.group_staleness.size(); ++g)
+    if (options.group_staleness[g] >= 0) bounds[g] = options.group_staleness[g];
+  if (options.mode == Mode::sync) bounds.assign(bounds.size(), 0);
+  return bounds;
+}
+
+GradientExchange exchange_over(Group& group) {
+  return [&group](int64_t, std::span<float> all) {
+    const size_t mine = all.size() / static_cast<size_t>(group.size());
+    auto own = all.subspan(mine * static_cast<size_t>(group.rank()), mine);
+    return group.all_gather(std::as_bytes(own), std::as_writable_bytes(all));
+  };
+}
+
+// One batch on its way through the stages.
+struct Trainer::Part {
+  BatchKey key;
+  DenseInput in;
+  at::Tensor numeric, labels, pooled, wide;
+  DenseModel::Gradients out;
+  std::span<const float> pooled_gradient, wide_gradient;  // in `out` or in the trainer's memory
+};
+
+// What this trainer does in one step.
+struct Trainer::Work {
+  int64_t step = 0, round = 0;
+  std::vector<Part> parts;
+};
+
 Trainer::Trainer(TrainerParts parts, TrainerOptions options)
     : parts_(std::move(parts)),
       options_(std::move(options)),
-      gate_(bounds_of(options_, parts_.plan.num_groups)) {}
+      gate_(staleness_bounds(options_, parts_.plan.num_groups)) {
+  if (options_.parts == 0) options_.parts = parts_.trainers;
+  TESSERA_REQUIRE(options_.parts % parts_.trainers == 0, "{} parts of a step over {} trainers", options_.parts,
+                  parts_.trainers);
+  dense_.resize(static_cast<size_t>(options_.parts * dense_floats()));
+  if (parts_.memory == nullptr || parts_.memory->fresh()) return;
+  set_state(parts_.memory->state(), parts_.memory->standing());
+  took_over_ = true;
+}
 
-// One batch on its way through the stages.
-struct Trainer::Work {
-  recsys_data::Batch batch;
-  Lookup lookup;
-  at::Tensor numeric, labels, pooled, wide;
-  DenseModel::Gradients gradients;
-  int64_t step = 0;
-};
+TrainerMemory::Shape memory_shape(const TrainerParts& parts, const TrainerOptions& options) {
+  const int64_t weights = parts.model->parameters().flat_values().numel();
+  const int64_t places = options.batch * static_cast<int64_t>(parts.plan.slots.size());
+  const int64_t own = std::max<int64_t>(1, options.parts / parts.trainers);
+  auto bounds = staleness_bounds(options, parts.plan.num_groups);
+  TrainerMemory::Shape shape{.state_floats = weights};
+  for (const at::Tensor& tensor : parts.optimizer->state()) shape.state_floats += tensor.numel();
+  shape.gradient_floats = own * (weights + static_cast<int64_t>(kExtras) + places * (parts.plan.dim + 1));
+  shape.slots = *std::max_element(bounds.begin(), bounds.end()) + 2;
+  return shape;
+}
 
-// The next batch of this trainer: of each round of batches it takes the one of its rank, and the others are
-// read and dropped.
-Result<bool> Trainer::load(recsys_data::Source& source, Work& work) {
-  const int64_t ranks = parts_.trainers ? parts_.trainers->size() : 1;
-  const int64_t rank = parts_.trainers ? parts_.trainers->rank() : 0;
-  recsys_data::Batch other;
-  for (int64_t r = 0; r < ranks; ++r) {
-    recsys_data::Batch& batch = r == rank ? work.batch : other;
-    TESSERA_RETURN_IF_ERROR(source.next(options_.batch, batch));
-    if (batch.rows == 0) return false;
+int64_t Trainer::dense_floats() const {
+  return parts_.model->parameters().flat_values().numel() + static_cast<int64_t>(kExtras);
+}
+std::span<float> Trainer::dense_of(int64_t part) {
+  return std::span(dense_).subspan(static_cast<size_t>(part * dense_floats()),
+                                   static_cast<size_t>(dense_floats()));
+}
+
+// ---- state ----
+
+void Trainer::for_state(const std::function<void(std::span<float>)>& visit) {
+  visit(floats(parts_.model->parameters().flat_values()));
+  for (const at::Tensor& tensor : parts_.optimizer->state()) visit(floats(tensor));
+}
+
+std::vector<float> Trainer::state() {
+  std::vector<float> all;
+  for_state([&](std::span<float> part) { all.insert(all.end(), part.begin(), part.end()); });
+  return all;
+}
+
+void Trainer::set_state(std::span<const float> state, const Standing& progress) {
+  const float* from = state.data();
+  for_state([&](std::span<float> part) {
+    TESSERA_REQUIRE(from + part.size() <= state.data() + state.size(), "a state of {} floats is too short",
+                    state.size());
+    std::copy_n(from, part.size(), part.begin());
+    from += part.size();
+  });
+  standing_ = progress;
+  parts_.optimizer->steps = progress.optimizer_steps;
+}
+
+void Trainer::commit() {
+  standing_.optimizer_steps = parts_.optimizer->steps;
+  if (parts_.memory == nullptr) return;
+  std::span<float> to = parts_.memory->next_state();
+  for_state([&](std::span<float> part) { std::copy(part.begin(), part.end(), take(to, part.size()).begin()); });
+  parts_.memory->commit(standing_);
+}
+
+void Trainer::finish_epoch() {
+  standing_ = {.epoch = standing_.epoch + 1, .step = standing_.step};
+  commit();
+}
+
+// ---- stages ----
+
+BatchKey Trainer::key_of(int64_t part, int64_t round, int64_t step) const {
+  return {.split = Split::train,
+          .epoch = standing_.epoch,
+          .number = round * options_.parts + part,
+          .rows = options_.batch,
+          .last = round * options_.parts + options_.parts - 1,
+          .step = step,
+          .part = part};
+}
+
+Result<bool> Trainer::load(Work& work) {
+  work.step = loading_step_;
+  work.round = loading_round_;
+  work.parts.resize(static_cast<size_t>(own_parts()));
+  for (int64_t i = 0; i < own_parts(); ++i) {
+    Part& part = work.parts[static_cast<size_t>(i)];
+    part.key = key_of(parts_.rank * own_parts() + i, work.round, work.step);
+    TESSERA_ASSIGN_OR_RETURN(int64_t rows, parts_.worker->load(part.key));
+    if (rows == 0) return false;
   }
+  ++loading_step_;
+  ++loading_round_;
   return true;
 }
 
-Status Trainer::look_up(Work& work, Deduplicator& deduplicator, recsys::Access access) {
-  deduplicator.run(work.batch, work.lookup);
-  for (int64_t group = 0; group < parts_.plan.num_groups; ++group) {
-    if (access == recsys::Access::train) TESSERA_RETURN_IF_ERROR(gate_.enter(group));
-    TESSERA_RETURN_IF_ERROR(fetch(*parts_.servers, parts_.plan, group, access, work.lookup));
+Status Trainer::look_up(Work& work) {
+  for (int64_t group = 0; group < parts_.plan.num_groups; ++group) TESSERA_RETURN_IF_ERROR(gate_.enter(group));
+  for (Part& part : work.parts) {
+    TESSERA_RETURN_IF_ERROR(parts_.worker->look_up(part.key, part.in));
+    prepare(part);
   }
-  prepare(work);
   return {};
 }
 
-void Trainer::prepare(Work& work) const {
-  const int64_t rows = work.batch.rows, slots = static_cast<int64_t>(parts_.plan.slots.size());
-  const int64_t numbers = rows == 0 ? 0 : static_cast<int64_t>(work.batch.numeric.size()) / rows;
-  work.numeric = at::from_blob(work.batch.numeric.data(), {rows, numbers}, at::kFloat);
-  work.labels = at::from_blob(work.batch.labels.data(), {rows}, at::kFloat);
-  work.pooled = at::empty({rows, slots, parts_.plan.dim}, at::kFloat);
-  if (parts_.plan.wide) work.wide = at::empty({rows, slots}, at::kFloat);
-  pool(parts_.plan, work.lookup, floats(work.pooled),
-       parts_.plan.wide ? floats(work.wide) : std::span<float>());
+void Trainer::prepare(Part& part) const {
+  DenseInput& in = part.in;
+  const int64_t rows = in.rows, slots = static_cast<int64_t>(parts_.plan.slots.size());
+  const int64_t numbers = rows == 0 ? 0 : static_cast<int64_t>(in.numeric.size()) / rows;
+  part.numeric = at::from_blob(in.numeric.data(), {rows, numbers}, at::kFloat);
+  part.labels = at::from_blob(in.labels.data(), {rows}, at::kFloat);
+  part.pooled = at::from_blob(in.pooled.data(), {rows, slots, parts_.plan.dim}, at::kFloat);
+  part.wide = parts_.plan.wide ? at::from_blob(in.wide.data(), {rows, slots}, at::kFloat) : at::Tensor();
+}
+
+void Trainer::compute(Work& work) {
+  for (Part& part : work.parts) {
+    parts_.model->forward(part.numeric, part.pooled, part.wide);
+    part.out = parts_.model->backward(part.labels);
+    part.out.pooled = part.out.pooled.contiguous();
+    if (part.out.wide.defined()) part.out.wide = part.out.wide.contiguous();
+    part.pooled_gradient = floats(part.out.pooled);
+    part.wide_gradient = floats(part.out.wide);
+    auto dense = dense_of(part.key.part);
+    auto gradients = floats(parts_.model->parameters().flat_gradients());
+    std::copy(gradients.begin(), gradients.end(), dense.begin());
+    dense[gradients.size()] = static_cast<float>(part.out.loss);
+    dense[gradients.size() + 1] = static_cast<float>(part.in.rows);
+  }
+}
+
+// What this step found out goes to the memory, and is used from there.
+void Trainer::keep(Work& work) {
+  Standing at = standing_;
+  at.round = work.round;
+  std::span<float> to = parts_.memory->draft(work.step);
+  for (Part& part : work.parts) {
+    auto copy = [&to](std::span<const float> from) {
+      auto into = take(to, from.size());
+      std::copy(from.begin(), from.end(), into.begin());
+      return into;
+    };
+    copy(dense_of(part.key.part));
+    part.pooled_gradient = copy(part.pooled_gradient);
+    part.wide_gradient = copy(part.wide_gradient);
+  }
+  parts_.memory->keep(at);
+}
+
+void Trainer::take_kept(const TrainerMemory::Kept& kept, Work& work) {
+  const size_t slots = parts_.plan.slots.size(), dense = static_cast<size_t>(dense_floats());
+  std::span<const float> from = kept.gradients;
+  work.step = kept.at.step;
+  work.round = kept.at.round;
+  work.parts.resize(static_cast<size_t>(own_parts()));
+  for (int64_t i = 0; i < own_parts(); ++i) {
+    Part& part = work.parts[static_cast<size_t>(i)];
+    part.key = key_of(parts_.rank * own_parts() + i, work.round, work.step);
+    part.key.epoch = kept.at.epoch;
+    std::copy_n(from.begin(), dense, dense_of(part.key.part).begin());
+    const size_t places = static_cast<size_t>(from[dense - 1]) * slots;
+    part.pooled_gradient = from.subspan(dense, places * static_cast<size_t>(parts_.plan.dim));
+    from = from.subspan(dense + part.pooled_gradient.size());
+    part.wide_gradient = from.first(parts_.plan.wide ? places : 0);
+    from = from.subspan(part.wide_gradient.size());
+  }
+}
+
+// The mean over parts, summed in their order.
+Status Trainer::average() {
+  auto sum = floats(parts_.model->parameters().flat_gradients());
+  auto first = dense_of(0);
+  std::copy_n(first.begin(), sum.size(), sum.begin());
+  for (int64_t part = 1; part < options_.parts; ++part) {
+    const float* more = dense_of(part).data();
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += more[i];
+  }
+  if (options_.parts == 1) return {};
+  for (float& value : sum) value /= static_cast<float>(options_.parts);
+  return {};
 }
 
 Result<StepReport> Trainer::dense_step(Work& work) {
+  StepReport report{.step = work.step};
   auto start = Clock::now();
-  parts_.model->forward(work.numeric, work.pooled, work.wide);
-  work.gradients = parts_.model->backward(work.labels);
-  StepReport report{.step = step_, .rows = work.batch.rows, .loss = work.gradients.loss};
+  auto kept = parts_.memory ? parts_.memory->kept(work.step) : std::nullopt;
+  if (kept) {
+    take_kept(*kept, work);  // peers may know these gradients already
+  } else {
+    compute(work);
+    if (parts_.memory) keep(work);
+  }
   report.dense_s = seconds_since(start);
-  if (parts_.trainers && parts_.trainers->size() > 1) {
+  if (parts_.trainers > 1) {
     auto reduce_start = Clock::now();
-    TESSERA_RETURN_IF_ERROR(
-        all_reduce_mean(*parts_.trainers, floats(parts_.model->parameters().flat_gradients())));
+    TESSERA_RETURN_IF_ERROR(parts_.exchange(work.step, dense_));
     report.reduce_s = seconds_since(reduce_start);
   }
   auto update_start = Clock::now();
+  TESSERA_RETURN_IF_ERROR(average());
   update_dense();
+  double loss = 0;
+  for (int64_t part = 0; part < options_.parts; ++part) {
+    auto extras = dense_of(part).last(kExtras);
+    double exact = options_.parts == 1 && !kept ? work.parts[0].out.loss : static_cast<double>(extras[0]);
+    loss += exact * static_cast<double>(extras[1]);
+    report.rows += static_cast<int64_t>(extras[1]);
+  }
+  report.loss = loss / static_cast<double>(report.rows);
+  standing_.step = work.step + 1;
+  standing_.round = work.round + 1;
+  standing_.rows += report.rows;
+  standing_.loss += loss;
+  commit();
   report.dense_s += seconds_since(update_start);
-  work.step = step_++;
+  if (on_dense_step) TESSERA_RETURN_IF_ERROR(on_dense_step(standing_));
   return report;
 }
 
@@ -124,37 +311,51 @@ void Trainer::update_dense() {
   parts_.optimizer->step();
 }
 
-Status Trainer::apply(int64_t group, GroupRows& rows, int64_t step) {
-  Status status = update(*parts_.servers, parts_.plan, group, rows, {.step = static_cast<uint64_t>(step)});
-  if (status.ok()) gate_.applied(group);
-  return status;
+Status Trainer::apply(Work& work, int64_t group) {
+  for (Part& part : work.parts)
+    TESSERA_RETURN_IF_ERROR(
+        parts_.worker->give_back(part.key, group, part.pooled_gradient, part.wide_gradient));
+  for (int64_t g = 0; g < parts_.plan.num_groups; ++g)
+    if (group == kAllGroups || g == group) gate_.applied(g);
+  return {};
 }
 
-Result<int64_t> Trainer::run_in_order(recsys_data::Source& source,
-                                      const std::function<void(const StepReport&)>& on_step) {
-  struct Late {
-    GroupRows rows;
-    int64_t step;
-  };
-  std::vector<std::deque<Late>> late(static_cast<size_t>(parts_.plan.num_groups));
+// Steps before standing() whose rows an earlier process may not have updated, oldest first; they count as
+// looked up.
+std::vector<std::shared_ptr<Trainer::Work>> Trainer::pending() {
+  std::vector<std::shared_ptr<Work>> all;
+  if (!std::exchange(took_over_, false)) return all;
+  for (int64_t step = std::max<int64_t>(0, standing_.step - parts_.memory->slots()); step < standing_.step;
+       ++step) {
+    auto kept = parts_.memory->kept(step);
+    if (!kept) continue;
+    take_kept(*kept, *all.emplace_back(std::make_shared<Work>()));
+    for (int64_t g = 0; g < parts_.plan.num_groups; ++g) gate_.take_over(g);
+  }
+  return all;
+}
+
+// ---- runs ----
+
+Result<int64_t> Trainer::run_in_order(const OnStep& on_step) {
+  std::vector<std::deque<std::shared_ptr<Work>>> late(static_cast<size_t>(parts_.plan.num_groups));
   auto apply_down_to = [&](size_t group, int64_t remaining) -> Status {
     for (; static_cast<int64_t>(late[group].size()) > remaining; late[group].pop_front())
-      TESSERA_RETURN_IF_ERROR(
-          apply(static_cast<int64_t>(group), late[group].front().rows, late[group].front().step));
+      TESSERA_RETURN_IF_ERROR(apply(*late[group].front(), static_cast<int64_t>(group)));
     return {};
   };
-  Deduplicator deduplicator(parts_.plan);
+  for (auto& work : pending())
+    for (auto& queue : late) queue.push_back(work);
   int64_t rows = 0;
-  for (Work work;;) {
-    TESSERA_ASSIGN_OR_RETURN(bool more, load(source, work));
+  for (;;) {
+    auto work = std::make_shared<Work>();
+    TESSERA_ASSIGN_OR_RETURN(bool more, load(*work));
     if (!more) break;
     for (size_t g = 0; g < late.size(); ++g)
       TESSERA_RETURN_IF_ERROR(apply_down_to(g, gate_.bound(static_cast<int64_t>(g))));
-    TESSERA_RETURN_IF_ERROR(look_up(work, deduplicator, recsys::Access::train));
-    TESSERA_ASSIGN_OR_RETURN(StepReport report, dense_step(work));
-    unpool(parts_.plan, floats(work.gradients.pooled),
-           parts_.plan.wide ? floats(work.gradients.wide) : std::span<float>(), work.lookup);
-    for (size_t g = 0; g < late.size(); ++g) late[g].push_back({std::move(work.lookup.groups[g]), work.step});
+    TESSERA_RETURN_IF_ERROR(look_up(*work));
+    TESSERA_ASSIGN_OR_RETURN(StepReport report, dense_step(*work));
+    for (auto& queue : late) queue.push_back(work);
     rows += report.rows;
     if (on_step) on_step(report);
   }
@@ -162,15 +363,12 @@ Result<int64_t> Trainer::run_in_order(recsys_data::Source& source,
   return rows;
 }
 
-Result<int64_t> Trainer::run_pipelined(recsys_data::Source& source,
-                                       const std::function<void(const StepReport&)>& on_step) {
-  auto deduplicator = std::make_shared<Deduplicator>(parts_.plan);
-  int64_t rows = 0;
+Result<int64_t> Trainer::run_pipelined(const OnStep& on_step) {
+  for (auto& work : pending()) TESSERA_RETURN_IF_ERROR(apply(*work, kAllGroups));
+  int64_t rows = 0, largest = 0;
   PipelineStages<Work> stages;
-  stages.load = [&](Work& work) { return load(source, work); };
-  stages.look_up = [&, deduplicator](Work& work) {
-    return look_up(work, *deduplicator, recsys::Access::train);
-  };
+  stages.load = [&](Work& work) { return load(work); };
+  stages.look_up = [&](Work& work) { return look_up(work); };
   stages.compute = [&](Work& work, double wait_s) -> Status {
     TESSERA_ASSIGN_OR_RETURN(StepReport report, dense_step(work));
     report.wait_s = wait_s;
@@ -178,56 +376,43 @@ Result<int64_t> Trainer::run_pipelined(recsys_data::Source& source,
     if (on_step) on_step(report);
     return {};
   };
-  stages.update = [&](Work& work) -> Status {
-    unpool(parts_.plan, floats(work.gradients.pooled),
-           parts_.plan.wide ? floats(work.gradients.wide) : std::span<float>(), work.lookup);
-    for (int64_t g = 0; g < parts_.plan.num_groups; ++g)
-      TESSERA_RETURN_IF_ERROR(apply(g, work.lookup.groups[static_cast<size_t>(g)], work.step));
-    return {};
-  };
+  stages.update = [&](Work& work) { return apply(work, kAllGroups); };
   stages.abort = [&](const Error& error) { gate_.abort(error); };
-  int64_t largest = 0;
   for (int64_t g = 0; g < parts_.plan.num_groups; ++g) largest = std::max(largest, gate_.bound(g));
   TESSERA_RETURN_IF_ERROR(run_pipeline(stages, options_.prefetch, largest));
   return rows;
 }
 
-Result<int64_t> Trainer::epoch(recsys_data::Source& source, int64_t number,
-                               const std::function<void(const StepReport&)>& on_step) {
-  TESSERA_RETURN_IF_ERROR(source.start_epoch(number));
+Result<int64_t> Trainer::epoch(const OnStep& on_step) {
+  loading_round_ = standing_.round;
+  loading_step_ = standing_.step;
   try {
     c10::InferenceMode no_autograd;
-    return options_.deterministic ? run_in_order(source, on_step) : run_pipelined(source, on_step);
+    return options_.deterministic ? run_in_order(on_step) : run_pipelined(on_step);
   } catch (const std::exception& exception) {
     return torch_error(exception);
   }
 }
 
-Result<std::vector<float>> Trainer::score(const recsys_data::Batch& batch) {
-  try {
-    c10::InferenceMode no_autograd;
-    Work work;
-    work.batch = batch;
-    Deduplicator deduplicator(parts_.plan);
-    TESSERA_RETURN_IF_ERROR(look_up(work, deduplicator, recsys::Access::read));
-    at::Tensor logits = parts_.model->forward(work.numeric, work.pooled, work.wide).contiguous();
-    auto values = floats(logits);
-    return std::vector<float>(values.begin(), values.end());
-  } catch (const std::exception& exception) {
-    return torch_error(exception);
-  }
-}
-
-Result<Quality> Trainer::evaluate(recsys_data::Source& source) {
+Result<Quality> Trainer::evaluate() {
   constexpr int64_t kRows = 2048;
   std::vector<float> logits, labels;
-  TESSERA_RETURN_IF_ERROR(source.start_epoch(0));
-  for (recsys_data::Batch batch;;) {
-    TESSERA_RETURN_IF_ERROR(source.next(kRows, batch));
-    if (batch.rows == 0) break;
-    TESSERA_ASSIGN_OR_RETURN(auto part, score(batch));
-    logits.insert(logits.end(), part.begin(), part.end());
-    labels.insert(labels.end(), batch.labels.begin(), batch.labels.end());
+  try {
+    c10::InferenceMode no_autograd;
+    Part part;
+    for (int64_t number = 0;; ++number) {
+      part.key = {
+          .split = Split::test, .number = number, .rows = kRows, .last = number, .step = standing_.step};
+      TESSERA_RETURN_IF_ERROR(parts_.worker->look_up(part.key, part.in));
+      if (part.in.rows == 0) break;
+      prepare(part);
+      at::Tensor out = parts_.model->forward(part.numeric, part.pooled, part.wide).contiguous();
+      auto values = floats(out);
+      logits.insert(logits.end(), values.begin(), values.end());
+      labels.insert(labels.end(), part.in.labels.begin(), part.in.labels.end());
+    }
+  } catch (const std::exception& exception) {
+    return torch_error(exception);
   }
   return quality_of(logits, labels);
 }

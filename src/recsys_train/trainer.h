@@ -2,10 +2,9 @@
 // when they are ready, under a bound of staleness (staleness.h); the dense weights are synchronous.
 //
 //   sync     every look-up waits for all earlier gradients: staleness 0
-//   hybrid   at most `staleness` batches outstanding in each group
+//   hybrid   at most `staleness` steps outstanding in each group
 //   async    hybrid, and the gradient of the dense weights is applied `dense_staleness` steps late, as on a
-//   parameter
-//            server that so many other trainers write to
+//            parameter server that so many other trainers write to
 //
 // Two ways to run the same algorithm:
 //   deterministic  one thread; gradients are applied as late as the bound allows, so a run is a function of its
@@ -15,9 +14,12 @@
 //   comes of
 //                  it, within the bound. With staleness 0 both give the same bits.
 //
-// With several trainers (a Group of more than one rank) each takes every size()-th batch of the source and
-// dense gradients are averaged over them; a last round with fewer batches than trainers is left out. Threads:
-// one. Errors: of the data, of the servers, of a lost peer.
+// A step has `parts` batches. Their dense gradients are averaged and their rows updated in the order of the
+// parts, whoever computes them: bits depend on the parts, not on the number of trainers that share them. A last
+// round with fewer batches than parts is left out.
+//
+// With a TrainerMemory a trainer that is killed goes on at its last step. Threads: one. Errors: of the data, of
+// the worker and its servers, of the peers.
 #pragma once
 
 #include <functional>
@@ -27,10 +29,11 @@
 
 #include "comm/group.h"
 #include "recsys_train/dense_optimizer.h"
-#include "recsys_train/lookup.h"
 #include "recsys_train/metrics.h"
 #include "recsys_train/model.h"
 #include "recsys_train/staleness.h"
+#include "recsys_train/trainer_memory.h"
+#include "recsys_train/worker.h"
 
 namespace tessera::recsys_train {
 
@@ -39,68 +42,102 @@ Result<Mode> parse_mode(std::string_view text);
 const char* to_string(Mode mode);
 
 struct TrainerOptions {
-  int64_t batch = 128;  // rows of a step of one trainer
+  int64_t batch = 128;  // rows of one part of a step
+  int64_t parts = 0;    // of a step; 0: as many as trainers
   Mode mode = Mode::hybrid;
-  int64_t staleness = 10;                // bound, in batches of this trainer, of every group
+  int64_t staleness = 10;                // bound, in steps, of every group
   std::vector<int64_t> group_staleness;  // of each group; -1: as above
   int64_t dense_staleness = 4;           // async only
   bool deterministic = false;
   int64_t prefetch = 4;  // batches loaded ahead of the look-up
 };
 
+// Bounds that hold for each of `groups`.
+std::vector<int64_t> staleness_bounds(const TrainerOptions& options, int64_t groups);
+
 struct StepReport {
   int64_t step = 0;  // from 0, over all epochs
-  int64_t rows = 0;
-  double loss = 0;
+  int64_t rows = 0;  // of all parts
+  double loss = 0;   // mean over them
   // Seconds that the dense thread waited for the batch, computed, and averaged gradients over trainers.
   double wait_s = 0, dense_s = 0, reduce_s = 0;
 };
 
+// Brings together what each trainer computed for a step: `all` holds one stretch of equal length for each part,
+// own parts are filled in, and the others are when it returns.
+using GradientExchange = std::function<Status(int64_t step, std::span<float> all)>;
+// Over a Group, whose ranks share the parts evenly. The group must outlive the exchange.
+GradientExchange exchange_over(Group& group);
+
 struct TrainerParts {
-  EmbeddingServers* servers = nullptr;
+  EmbeddingWorker* worker = nullptr;
   DenseModel* model = nullptr;
   DenseOptimizer* optimizer = nullptr;
-  Group* trainers = nullptr;  // null: one
   LookupPlan plan;
+  int64_t rank = 0, trainers = 1;
+  GradientExchange exchange;        // with more than one trainer
+  TrainerMemory* memory = nullptr;  // null: nothing outlives the process
 };
+
+// Floats of a trainer's state and gradients, for its memory.
+TrainerMemory::Shape memory_shape(const TrainerParts& parts, const TrainerOptions& options);
 
 class Trainer {
  public:
-  // The parts must outlive the trainer.
+  // The parts must outlive the trainer. Takes up what the memory holds. REQUIRES: parts of a step divisible by
+  // trainers.
   Trainer(TrainerParts parts, TrainerOptions options);
 
-  // One pass over the source; all gradients are applied when it returns. Returns the rows that were trained on.
-  Result<int64_t> epoch(recsys_data::Source& source, int64_t number,
-                        const std::function<void(const StepReport&)>& on_step = {});
-  // Logits of a whole source against its labels; changes nothing.
-  Result<Quality> evaluate(recsys_data::Source& source);
-  // Logits [B] of one batch; changes nothing.
-  Result<std::vector<float>> score(const recsys_data::Batch& batch);
+  // The pass that standing() stands in, to its end; all gradients of this trainer are applied when it returns.
+  // Returns the rows that all trainers trained on, without those before standing().
+  Result<int64_t> epoch(const std::function<void(const StepReport&)>& on_step = {});
+  // Goes on to the next pass.
+  void finish_epoch();
+  // Logits of the test rows against their labels, on the rows after the last step of all trainers; changes
+  // nothing.
+  Result<Quality> evaluate();
 
   const StalenessGate& staleness() const { return gate_; }
-  int64_t steps() const { return step_; }
+  const Standing& standing() const { return standing_; }
+  // Weights and optimizer state in one order: what a checkpoint keeps. set_state() takes them and goes on from
+  // there.
+  std::vector<float> state();
+  void set_state(std::span<const float> state, const Standing& progress);
+  // Called after each dense step, before its rows are updated.
+  std::function<Status(const Standing&)> on_dense_step;
 
  private:
+  struct Part;
   struct Work;
-  Result<bool> load(recsys_data::Source& source, Work& work);
-  Status look_up(Work& work, Deduplicator& deduplicator, recsys::Access access);
-  void prepare(Work& work) const;
+  using OnStep = std::function<void(const StepReport&)>;
+  int64_t own_parts() const { return options_.parts / parts_.trainers; }
+  int64_t dense_floats() const;
+  BatchKey key_of(int64_t part, int64_t round, int64_t step) const;
+  Result<bool> load(Work& work);
+  Status look_up(Work& work);
+  void prepare(Part& part) const;
   Result<StepReport> dense_step(Work& work);
-  Status apply(int64_t group, GroupRows& rows, int64_t step);
+  void compute(Work& work);
+  void keep(Work& work);
+  void take_kept(const TrainerMemory::Kept& kept, Work& work);
+  std::span<float> dense_of(int64_t part);
+  Status average();
   void update_dense();
-  Result<int64_t> run_in_order(recsys_data::Source& source,
-                               const std::function<void(const StepReport&)>& on_step);
-  Result<int64_t> run_pipelined(recsys_data::Source& source,
-                                const std::function<void(const StepReport&)>& on_step);
+  Status apply(Work& work, int64_t group);
+  std::vector<std::shared_ptr<Work>> pending();
+  void commit();
+  void for_state(const std::function<void(std::span<float>)>& visit);
+  Result<int64_t> run_in_order(const OnStep& on_step);
+  Result<int64_t> run_pipelined(const OnStep& on_step);
 
   TrainerParts parts_;
   TrainerOptions options_;
   StalenessGate gate_;
-  int64_t step_ = 0;
+  Standing standing_;
+  bool took_over_ = false;  // from an earlier process, whose last gradients may not have reached the servers
+  int64_t loading_round_ = 0, loading_step_ = 0;
+  std::vector<float> dense_;                // of each part of a step: gradients, loss, rows
   std::vector<at::Tensor> late_gradients_;  // async: oldest first
 };
-
-// Averages `values` over the ranks of a group; every rank gets the same bits.
-Status all_reduce_mean(Group& group, std::span<float> values);
 
 }  // namespace tessera::recsys_train

@@ -106,16 +106,16 @@ TEST_F(TrainerTest, TrainingReachesWhatTheTruthAllows) {
 TEST_F(TrainerTest, AMalformedRowEndsThePipelineWithItsError) {
   class Bad : public recsys_data::Source {
    public:
-    explicit Bad(recsys_data::Source& good) : good_(good) {}
-    const recsys_data::Features& features() const override { return good_.features(); }
+    explicit Bad(std::unique_ptr<recsys_data::Source> good) : good_(std::move(good)) {}
+    const recsys_data::Features& features() const override { return good_->features(); }
     int64_t rows() const override { return 0; }
-    Status start_epoch(int64_t epoch) override { return good_.start_epoch(epoch); }
+    Status start_epoch(int64_t epoch) override { return good_->start_epoch(epoch); }
     Status next(int64_t rows, recsys_data::Batch& batch) override {
-      return ++calls_ == 9 ? Status(invalid("file:9: column 1")) : good_.next(rows, batch);
+      return ++calls_ == 9 ? Status(invalid("file:9: column 1")) : good_->next(rows, batch);
     }
 
    private:
-    recsys_data::Source& good_;
+    std::unique_ptr<recsys_data::Source> good_;
     int calls_ = 0;
   };
   for (bool deterministic : {false, true}) {
@@ -123,38 +123,69 @@ TEST_F(TrainerTest, AMalformedRowEndsThePipelineWithItsError) {
     run.trainer.deterministic = deterministic;
     auto setup = set_up(run);
     ASSERT_TRUE(setup.ok());
-    Bad bad(*(*setup)->data.train);
-    auto rows = (*setup)->trainer->epoch(bad, 0);
+    auto& train_rows = (*setup)->data->train;
+    train_rows = std::make_unique<Bad>(std::move(train_rows));
+    auto rows = (*setup)->trainer->epoch();
     ASSERT_FALSE(rows.ok());
     EXPECT_EQ(rows.error().message, "file:9: column 1");
   }
 }
 
-// Two trainers of B rows take the steps of one trainer of 2 B rows, up to the rounding of sums.
-TEST_F(TrainerTest, TwoTrainersTakeTheDenseStepsOfOneWithTwiceTheBatch) {
+// Weights after one epoch of trainers that are threads, which share the servers.
+std::vector<float> weights_of_trainers(const RunConfig& run, int64_t trainers, int64_t num_servers) {
+  auto groups = make_thread_groups(trainers);
+  auto splits = *recsys_data::open_data(run.data);
+  auto facts = facts_of(splits);
+  auto plan = *plan_embeddings(run, facts.features);
+  auto servers = *make_local_servers(plan.store_groups, num_servers, serving_options(run));
+  auto bounds = staleness_bounds(run.trainer, plan.lookup.num_groups);
+  LocalLoader loader(splits, 32);
+  std::vector<std::vector<float>> weights(groups.size());
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < groups.size(); ++rank)
+    threads.emplace_back([&, rank] {
+      auto worker = std::make_unique<LocalWorker>(loader, *servers, plan.lookup, bounds);
+      TrainerSeat seat{.rank = static_cast<int64_t>(rank), .trainers = trainers};
+      seat.exchange = exchange_over(*groups[rank]);
+      auto setup = set_up_trainer(run, facts, std::move(worker), seat);
+      ASSERT_TRUE(setup.ok());
+      auto rows = (*setup)->trainer->epoch();
+      ASSERT_TRUE(rows.ok()) << rows.error().message;
+      at::Tensor flat = (*setup)->model->parameters().flat_values();
+      weights[rank].assign(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
+    });
+  for (auto& thread : threads) thread.join();
+  for (const auto& other : weights) EXPECT_EQ(weights[0], other);
+  return weights[0];
+}
+
+TEST_F(TrainerTest, PartsOfAStepGiveTheSameBitsForAnyNumberOfTrainersAndServers) {
+  RunConfig run = small_run("wide-deep");
+  run.trainer.parts = 4;
+  run.trainer.batch = 16;
+  for (bool deterministic : {false, true}) {
+    run.trainer.deterministic = deterministic;
+    run.trainer.mode = deterministic ? Mode::hybrid : Mode::sync;  // with staleness 0 and with 10
+    std::vector<float> one = weights_of_trainers(run, 1, 1);
+    EXPECT_EQ(one, weights_of_trainers(run, 2, 3)) << deterministic;
+    EXPECT_EQ(one, weights_of_trainers(run, 4, 2)) << deterministic;
+  }
+}
+
+// A step of B rows in two parts is one of 2 B rows, up to the rounding of sums.
+TEST_F(TrainerTest, PartsTakeTheDenseStepsOfOneLargerBatch) {
   RunConfig run = small_run();
   run.data.train_rows = 1536;
   run.embedding.optimizer = {.kind = recsys::OptimizerOptions::Kind::sgd,
                              .learning_rate = 1e-30};  // dense only
   run.dense.learning_rate = 0.05;
-  auto groups = make_thread_groups(2);
-  std::vector<std::vector<float>> weights(2);
-  std::vector<std::thread> threads;
-  for (size_t rank = 0; rank < 2; ++rank)
-    threads.emplace_back([&, rank] {
-      auto setup = set_up(run, groups[rank].get());
-      ASSERT_TRUE(setup.ok());
-      ASSERT_TRUE((*setup)->trainer->epoch(*(*setup)->data.train, 0).ok());
-      at::Tensor flat = (*setup)->model->parameters().flat_values();
-      weights[rank].assign(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
-    });
-  for (auto& thread : threads) thread.join();
-  EXPECT_EQ(weights[0], weights[1]);
+  run.trainer.parts = 2;
+  std::vector<float> parts = outcome_of(run).weights;
+  run.trainer.parts = 1;
   run.trainer.batch = 64;
-  Outcome one = outcome_of(run);
+  std::vector<float> whole = outcome_of(run).weights;
   double largest = 0;
-  for (size_t i = 0; i < one.weights.size(); ++i)
-    largest = std::max(largest, std::abs(double(one.weights[i]) - weights[0][i]));
+  for (size_t i = 0; i < parts.size(); ++i) largest = std::max(largest, std::abs(double(whole[i]) - parts[i]));
   EXPECT_LT(largest, 1e-5);
 }
 

@@ -1,0 +1,78 @@
+#include "recsys_train/served_store.h"
+
+#include <algorithm>
+
+#include "core/clock.h"
+
+namespace tessera::recsys_train {
+
+ServedStore::ServedStore(std::unique_ptr<recsys::Store> store, ServingOptions options)
+    : store_(std::move(store)), options_(options) {
+  const int64_t groups = store_->num_groups();
+  applied_.resize(static_cast<size_t>(groups * options_.parts));
+  for (int64_t part = 0; part < options_.parts; ++part)
+    for (int64_t group = 0; group < groups; ++group)
+      applied(group, part) = store_->applied(sender_of(part, group, groups));
+}
+
+// REQUIRES: mutex_ is held.
+int64_t ServedStore::applied_steps(int64_t group) {
+  uint64_t least = applied(group, 0);
+  for (int64_t part = 1; part < options_.parts; ++part) least = std::min(least, applied(group, part));
+  return static_cast<int64_t>(least);
+}
+
+// Whether every put before this one has been applied. REQUIRES: mutex_ is held.
+bool ServedStore::is_next(int64_t group, int64_t part, uint64_t sequence) {
+  for (int64_t other = 0; other < options_.parts; ++other)
+    if (applied(group, other) + (other < part ? 0 : 1) < sequence) return false;
+  return true;
+}
+
+Status ServedStore::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
+                        const GetOptions& options, int64_t* applied_before) {
+  if (options.needs_step > 0 || applied_before != nullptr) {
+    std::unique_lock lock(mutex_);
+    auto until = Deadline::after(options_.timeout_s).at;
+    if (!changed_.wait_until(lock, until, [&] { return applied_steps(group) >= options.needs_step; }))
+      return make_error(ErrorCode::deadline_exceeded,
+                        "a get needs the gradients of {} steps in group {}; after {:.0f} s there are {}",
+                        options.needs_step, store_->group(group).name, options_.timeout_s,
+                        applied_steps(group));
+    if (applied_before != nullptr) *applied_before = applied_steps(group);
+  }
+  return store_->get(group, ids, rows, options.access);
+}
+
+Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                        const recsys::PutOptions& options) {
+  if (options.sequence == 0) {
+    auto counted = store_->put(group, ids, gradients, options);
+    return counted.ok() ? Status() : Status(counted.error());
+  }
+  const int64_t groups = store_->num_groups();
+  const int64_t part = (static_cast<int64_t>(options.sender) - 1 - group) / groups;
+  if (part < 0 || part >= options_.parts || options.sender != sender_of(part, group, groups))
+    return make_error(ErrorCode::data_loss, "a put of sender {} in group {}: {} parts of a step, {} groups",
+                      options.sender, group, options_.parts, groups);
+  {
+    std::unique_lock lock(mutex_);
+    if (options.sequence <= applied(group, part)) return {};
+    auto until = Deadline::after(options_.timeout_s).at;
+    if (options_.ordered &&
+        !changed_.wait_until(lock, until, [&] { return is_next(group, part, options.sequence); }))
+      return make_error(ErrorCode::deadline_exceeded,
+                        "the put of step {} part {} waited {:.0f} s for the puts before it",
+                        options.sequence - 1, part, options_.timeout_s);
+  }
+  auto counted = store_->put(group, ids, gradients, options);
+  if (!counted.ok()) return counted.error();
+  {
+    std::lock_guard lock(mutex_);
+    applied(group, part) = std::max(applied(group, part), options.sequence);
+  }
+  changed_.notify_all();
+  return {};
+}
+
+}  // namespace tessera::recsys_train
