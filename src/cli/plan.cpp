@@ -17,7 +17,7 @@ namespace tessera::cli {
 namespace {
 
 struct TrainOptions {
-  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, software;
+  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, software;
   double tokens = 0;
   int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
@@ -86,6 +86,7 @@ Status run_on_gpus(const TrainOptions& o) {
                             .precision = o.precision,
                             .software = o.software,
                             .json = o.json,
+                            .html = o.html,
                             .gpus = o.gpus,
                             .seq = o.seq,
                             .batch = o.batch,
@@ -96,6 +97,8 @@ Status run_on_gpus(const TrainOptions& o) {
 
 Status run(const TrainOptions& options) {
   if (plan::is_gpu_cluster(options.cluster)) return run_on_gpus(options);
+  if (!options.html.empty())
+    return invalid("--html draws plans of GPU clusters; {} is a host: use --json", options.cluster);
   TESSERA_ASSIGN_OR_RETURN(plan::Request request, make_request(options));
   TESSERA_ASSIGN_OR_RETURN(plan::SearchResult result, plan::search(request));
   print_result(request, result, options.top, options.json == "-" ? stderr : stdout);
@@ -129,11 +132,12 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
   command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
+  command->add_option("--html", options->html, "Write one page with pictures that opens offline (GPUs)");
   command->footer(
       "Examples:\n"
       "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 64 --seq 8192 --batch 128\n"
       "  tessera plan train --model llama-3.1-405b --cluster h100 --gpus 16384 --seq 8192 --batch 2048 \\\n"
-      "                     --tokens 15.6e12\n"
+      "                     --tokens 15.6e12 --html plan.html\n"
       "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
       "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
       "                     --layout fsdp=16,ep=8 --micro-batch 2");

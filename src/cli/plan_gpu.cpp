@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "plan/catalogue.h"
 #include "plan/training/gpu_report.h"
+#include "plan/training/page.h"
 
 namespace tessera::cli {
 namespace {
@@ -79,6 +80,8 @@ Status plan_gpu_training(const GpuTrainOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(plan::GpuPlan plan, plan::plan_training(request));
   print(request, plan, options.json == "-" ? stderr : stdout);
   if (plan.ranked.empty()) exit_status = 1;
+  if (!options.html.empty())
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(options.html, plan::training_page(request, plan)));
   if (options.json.empty()) return {};
   std::string text = plan::gpu_json(request, plan).dump(2) + "\n";
   if (options.json != "-") return write_file_atomically(options.json, text);

@@ -66,7 +66,7 @@ std::string bytes_text(double bytes) {
 std::string seconds_text(double seconds) {
   if (seconds < 1e-3) return fmt::format("{:.0f} us", seconds * 1e6);
   if (seconds < 1) return fmt::format("{:.1f} ms", seconds * 1e3);
-  return fmt::format("{:.3g} s", seconds);
+  return seconds < 1000 ? fmt::format("{:.3g} s", seconds) : fmt::format("{:.0f} s", seconds);
 }
 
 std::string table(const Request& request, const SearchResult& result, int64_t top) {

@@ -3,127 +3,138 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "plan/page/page.h"
 #include "plan/serving/search_report.h"
-
-namespace tessera::plan {
-std::string_view resource(std::string_view name);
-}
 
 namespace tessera::plan::serving {
 namespace {
 
-std::string escape(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '&')
-      out += "&amp;";
-    else
-      out += c;
-  }
-  return out;
-}
+using nlohmann::json;
 
-// JSON inside a script element: "</" would end it.
-std::string script_json(const nlohmann::json& json) {
-  std::string text = json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), out;
-  for (char c : text) out += c == '<' ? "\\u003c" : std::string(1, c);
-  return out;
-}
-
-double rounded(double value) {
-  return std::stod(fmt::format("{:.5g}", value));
-}
-
-nlohmann::json point_json(const Candidate& c) {
-  return {{"user", rounded(c.estimate.tokens_per_s_user)},
-          {"gpu", rounded(c.estimate.tokens_per_s_gpu)},
-          {"running", rounded(c.estimate.running)},
+json point_json(const Candidate& c) {
+  return {{"user", page_number(c.estimate.tokens_per_s_user)},
+          {"gpu", page_number(c.estimate.tokens_per_s_gpu)},
+          {"running", page_number(c.estimate.running)},
           {"disaggregated", c.disaggregated},
           {"name", describe(c)}};
 }
 
-nlohmann::json ranked_json(const Candidate& c) {
-  nlohmann::json out = point_json(c);
-  out["memory"] = {{"weights", c.memory.weights / 1e9},
-                   {"workspace", c.memory.workspace / 1e9},
-                   {"cache", c.memory.cache / 1e9}};
-  out["time"] = breakdown_ms(c.estimate.decode_step);
-  out["usd"] = rounded(c.usd_per_million_tokens);
-  out["joules"] = rounded(c.joules_per_token);
-  return out;
+// Of both kinds of workers where prompts and answers are apart.
+json memory_json(std::span<const Candidate> ranked) {
+  json names = json::array(), rows = json::array();
+  auto add = [&](const std::string& name, const RankMemory& m) {
+    names.push_back(name);
+    rows.push_back({page_number(m.weights / 1e9), page_number(m.workspace / 1e9), page_number(m.cache / 1e9)});
+  };
+  for (size_t i = 0; i < ranked.size(); ++i) {
+    std::string name = std::to_string(i + 1);
+    add(ranked[i].disaggregated ? name + " prompts" : name, ranked[i].memory);
+    if (ranked[i].disaggregated) add(name + " answers", ranked[i].decode_memory);
+  }
+  return {{"parts", {"weights", "workspace", "cache"}}, {"names", std::move(names)}, {"rows", std::move(rows)}};
 }
 
-nlohmann::json plan_json(const SearchOutcome& outcome, size_t top) {
-  nlohmann::json points = nlohmann::json::array(), front = nlohmann::json::array(),
-                 ranked = nlohmann::json::array();
+json times_json(std::span<const Candidate> ranked) {
+  json rows = json::array();
+  for (const Candidate& c : ranked) {
+    json row = json::array();
+    for (const StepPart& part : step_parts())
+      row.push_back(page_number(1000 * c.estimate.decode_step.*part.seconds));
+    rows.push_back(std::move(row));
+  }
+  json names = json::array();
+  for (const StepPart& part : step_parts()) names.push_back(part.words);
+  return {{"parts", std::move(names)}, {"rows", std::move(rows)}};
+}
+
+json plan_json(const SearchRequest& request, const SearchOutcome& outcome, std::span<const Candidate> ranked) {
+  json points = json::array(), front = json::array(), usd = json::array(), joules = json::array();
   // A browser draws some thousands of points at once; beyond that every n-th is shown.
   size_t stride = outcome.evaluated.size() / 4000 + 1;
   for (size_t i = 0; i < outcome.evaluated.size(); i += stride)
     points.push_back(point_json(outcome.evaluated[i]));
   for (const Candidate& c : outcome.front) front.push_back(point_json(c));
-  for (size_t i = 0; i < std::min(top, outcome.ranked.size()); ++i)
-    ranked.push_back(ranked_json(outcome.ranked[i]));
-  return {{"points", points}, {"front", front}, {"ranked", ranked}};
+  for (const Candidate& c : ranked)
+    usd.push_back(page_number(c.usd_per_million_tokens)), joules.push_back(page_number(c.joules_per_token));
+  return {{"points", std::move(points)},
+          {"front", std::move(front)},
+          {"capacity", page_number(request.device.memory_bytes / 1e9)},
+          {"memory", memory_json(ranked)},
+          {"time", times_json(ranked)},
+          {"money", {{"usd", std::move(usd)}, {"joules", std::move(joules)}}}};
 }
 
-std::string table(const SearchOutcome& outcome, size_t top) {
-  std::string text =
-      "<div class=\"scroll\"><table><tr><th></th><th>workers</th><th>requests</th><th>tokens/s per "
-      "accelerator</th><th>TTFT ms</th>"
-      "<th>TPOT ms</th><th>tokens/s per user</th><th>USD per M tokens</th><th>J per token</th><th>longest "
-      "part</th></tr>";
-  for (size_t i = 0; i < std::min(top, outcome.ranked.size()); ++i) {
-    const Candidate& c = outcome.ranked[i];
+std::string tiles(const Candidate& best) {
+  const Estimate& e = best.estimate;
+  std::vector<PageTile> list = {
+      {"Tokens/s per accelerator", grouped(e.tokens_per_s_gpu), fmt::format("{} at once", grouped(e.running))},
+      {"Tokens/s per user", grouped(e.tokens_per_s_user), fmt::format("{:.2f} ms per token", 1000 * e.tpot_s)},
+      {"First token", fmt::format("{} ms", grouped(1000 * e.ttft_s)), "mean"},
+      {"Cost", fmt::format("{:.3g} USD", best.usd_per_million_tokens), "per million output tokens"},
+      {"Energy", fmt::format("{:.3g} J", best.joules_per_token), "per output token"},
+      {"Carbon", fmt::format("{} g CO2e", grouped(best.grams_co2_per_million_tokens)),
+       "per million output tokens"}};
+  if (best.simulation)
+    list.push_back({"First token, p99", fmt::format("{} ms", grouped(1000 * best.simulation->ttft_s.p99)),
+                    fmt::format("simulated; per token {:.2f} ms", 1000 * best.simulation->tpot_s.p99)});
+  return page_tiles(list);
+}
+
+std::string ranking(std::span<const Candidate> ranked) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Candidate& c : ranked) {
     const Estimate& e = c.estimate;
-    text += fmt::format(
-        "<tr><td>{}</td><td>{}{}</td><td>{:.0f}</td><td>{:.1f}</td><td>{:.0f}</td><td>{:.2f}</td><td>{:.1f}</"
-        "td><td>{:.3g}</td>"
-        "<td>{:.3g}</td><td>{}</td></tr>",
-        i + 1, escape(describe(c)), e.saturated ? " (near full load)" : "", e.running, e.tokens_per_s_gpu,
-        1000 * e.ttft_s, 1000 * e.tpot_s, e.tokens_per_s_user, c.usd_per_million_tokens, c.joules_per_token,
-        bound_of(e.decode_step));
+    rows.push_back({std::to_string(rows.size() + 1), describe(c) + (e.saturated ? " (near full load)" : ""),
+                    grouped(e.running), grouped(e.tokens_per_s_gpu), grouped(1000 * e.ttft_s),
+                    fmt::format("{:.2f}", 1000 * e.tpot_s), fmt::format("{:.1f}", e.tokens_per_s_user),
+                    fmt::format("{:.3g}", c.usd_per_million_tokens), fmt::format("{:.3g}", c.joules_per_token),
+                    bound_of(e.decode_step)});
   }
-  return text + "</table></div>";
+  return page_table({"", "workers", "requests", "tokens/s per accelerator", "TTFT ms", "TPOT ms",
+                     "tokens/s per user", "USD per M tokens", "J per token", "longest part"},
+                    rows, 2);
 }
 
-std::string section(const char* title, const char* note, const std::string& body) {
-  return fmt::format("<section><h2>{}</h2><p>{}</p>{}</section>\n", title, note, body);
+std::string infeasible(const SearchOutcome& outcome) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Infeasible& reason : outcome.infeasible)
+    rows.push_back({reason.constraint, grouped(reason.needed), grouped(reason.available), reason.unit});
+  return page_section("Nothing meets the request", "What the nearest deployment misses.",
+                      page_table({"constraint", "needed", "available", "unit"}, rows, 1));
 }
 
-std::string chart(const char* id) {
-  return fmt::format("<div class=\"chart\" id=\"{}\"></div>", id);
+std::string body(const SearchOutcome& outcome, std::span<const Candidate> ranked) {
+  std::string cloud = page_section("Throughput against speed for a user",
+                                   "Every deployment at every load is a point; the line is the front.",
+                                   page_chart("pareto", "Deployments by throughput and speed for a user"));
+  if (ranked.empty()) return infeasible(outcome) + cloud;
+  return tiles(ranked.front()) + cloud +
+         page_section("The best that meet the objectives",
+                      "Workers that do both phases, or prompts -> answers.", ranking(ranked)) +
+         page_section("Memory of one accelerator",
+                      "By the numbers of the table; the dashed line is what an accelerator has.",
+                      page_chart("memory", "Memory by weights, workspace and cache")) +
+         page_section("Time of a decode step", "At the load of the table.",
+                      page_chart("time", "Time of a decode step by cause")) +
+         page_section("Cost and energy", "Rented price and utility power of all accelerators.",
+                      page_chart("money", "Cost and energy of the ranked deployments"));
 }
 
 }  // namespace
 
 std::string search_page(const SearchRequest& request, const SearchOutcome& outcome, int64_t top) {
-  auto rows = static_cast<size_t>(std::max<int64_t>(0, top));
-  std::string title = fmt::format("{} on {} x {}", request.model.name, request.gpus, request.device.name);
-  std::string page = fmt::format(
-      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width, initial-scale=1\"><title>{}</title><style>{}</style></head><body>\n",
-      escape(title), resource("serving.css"));
-  page += fmt::format(
-      "<h1>{}</h1><p>{} {}; {:.0f} tokens in, {:.0f} out; {} deployments, {} points evaluated in {:.2f} s. "
-      "Means of a closed "
-      "form; typical errors stand in docs/accuracy_serving.md.</p>\n",
-      escape(title), escape(request.engine.name), escape(request.engine.version), request.traffic.input_tokens,
-      request.traffic.output_tokens, outcome.space, outcome.points, outcome.seconds);
-  page += section("Throughput against speed for a user", "Every deployment at every load, and the front.",
-                  chart("pareto"));
-  page += section("The best that meet the objectives", "Workers that do both phases, or prefill -&gt; decode.",
-                  table(outcome, rows));
-  page +=
-      section("Memory of one accelerator",
-              "By the numbers of the table; of the workers for prompts where they are apart.", chart("memory"));
-  page += section("Time of a decode step", "At the load of the table.", chart("time"));
-  page += section("Cost and energy", "Rented price and utility power of all accelerators.", chart("money"));
-  page += fmt::format(
-      "<script>{}</script>\n<script>const plan = {};</script>\n<script>{}</script></body></html>\n",
-      resource("echarts.common.min.js"), script_json(plan_json(outcome, rows)), resource("serving.js"));
-  return page;
+  size_t rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
+  std::span<const Candidate> ranked(outcome.ranked.data(), rows);
+  std::string title = fmt::format("{} on {} x {}", request.model.name,
+                                  grouped(static_cast<double>(request.gpus)), request.device.name);
+  std::string intro = fmt::format(
+      "{}; {:.0f} tokens in, {:.0f} out; {} deployments, {} points evaluated in {:.2f} s. Means of a closed "
+      "form; "
+      "typical errors stand in docs/accuracy_serving.md.",
+      request.engine.version.empty() ? request.engine.name : request.engine.name + " " + request.engine.version,
+      request.traffic.input_tokens, request.traffic.output_tokens, outcome.space, outcome.points,
+      outcome.seconds);
+  return page_document(title, intro, body(outcome, ranked), plan_json(request, outcome, ranked), "serving.js");
 }
 
 }  // namespace tessera::plan::serving

@@ -6,26 +6,18 @@
 namespace tessera::plan::serving {
 namespace {
 
-struct NamedPart {
-  const char* key;
-  const char* words;
-  double StepBreakdown::*member;
+constexpr StepPart kParts[] = {
+    {"products", "products with weights", &StepBreakdown::products},
+    {"experts", "experts", &StepBreakdown::experts},
+    {"attention", "attention over prompts", &StepBreakdown::attention},
+    {"cache", "reading keys and values", &StepBreakdown::cache},
+    {"elementwise", "elementwise passes", &StepBreakdown::elementwise},
+    {"tp", "tensor-parallel all-reduce", &StepBreakdown::tp},
+    {"ep", "exchange of experts' tokens", &StepBreakdown::ep},
+    {"pp", "sends between stages", &StepBreakdown::pp},
+    {"fixed", "fixed costs of the engine", &StepBreakdown::fixed},
+    {"head", "head and sampling", &StepBreakdown::head},
 };
-const std::vector<NamedPart>& parts() {
-  static const std::vector<NamedPart> list = {
-      {"products", "products with weights", &StepBreakdown::products},
-      {"experts", "experts", &StepBreakdown::experts},
-      {"attention", "attention over prompts", &StepBreakdown::attention},
-      {"cache", "reading keys and values", &StepBreakdown::cache},
-      {"elementwise", "elementwise passes", &StepBreakdown::elementwise},
-      {"tp", "tensor-parallel all-reduce", &StepBreakdown::tp},
-      {"ep", "exchange of experts' tokens", &StepBreakdown::ep},
-      {"pp", "sends between stages", &StepBreakdown::pp},
-      {"fixed", "fixed costs of the engine", &StepBreakdown::fixed},
-      {"head", "head and sampling", &StepBreakdown::head},
-  };
-  return list;
-}
 
 nlohmann::json layout_json(const WorkerLayout& layout) {
   return {{"tp", layout.tp},
@@ -108,16 +100,20 @@ std::string table_row(size_t rank, const Candidate& c, const Candidate& best) {
 
 }  // namespace
 
+std::span<const StepPart> step_parts() {
+  return kParts;
+}
+
 nlohmann::json breakdown_ms(const StepBreakdown& step) {
   nlohmann::json out = nlohmann::json::object();
-  for (const NamedPart& part : parts()) out[part.key] = 1000 * (step.*part.member);
+  for (const StepPart& part : kParts) out[part.key] = 1000 * (step.*part.seconds);
   return out;
 }
 
 std::string bound_of(const StepBreakdown& step) {
-  const NamedPart* largest = &parts().front();
-  for (const NamedPart& part : parts())
-    if (step.*part.member > step.*largest->member) largest = &part;
+  const StepPart* largest = &kParts[0];
+  for (const StepPart& part : kParts)
+    if (step.*part.seconds > step.*largest->seconds) largest = &part;
   return largest->words;
 }
 

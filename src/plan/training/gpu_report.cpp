@@ -13,27 +13,12 @@ double gib(double bytes) {
   return bytes / (1 << 30);
 }
 
-struct Part {
-  const char* name;
-  double TrainingBreakdown::*seconds;
-};
-constexpr Part kParts[] = {
+constexpr TimePart kParts[] = {
     {"compute", &TrainingBreakdown::compute}, {"tp", &TrainingBreakdown::tp},
     {"cp", &TrainingBreakdown::cp},           {"ep", &TrainingBreakdown::ep},
     {"pp", &TrainingBreakdown::pp},           {"dp", &TrainingBreakdown::dp},
     {"bubble", &TrainingBreakdown::bubble},   {"optimizer", &TrainingBreakdown::optimizer},
     {"host", &TrainingBreakdown::host}};
-
-// The part whose seconds grew most against the best layout.
-std::string why_slower(const TrainingStep& loser, const TrainingStep& winner) {
-  const Part* most = &kParts[0];
-  double growth = 0;
-  for (const Part& part : kParts) {
-    double more = loser.breakdown.*part.seconds - winner.breakdown.*part.seconds;
-    if (more > growth) most = &part, growth = more;
-  }
-  return growth > 0 ? fmt::format("+{} {}", seconds_text(growth), most->name) : "";
-}
 
 json layout_json(const GpuPrediction& one) {
   const TrainingLayout& layout = one.setup.layout;
@@ -58,11 +43,8 @@ json layout_json(const GpuPrediction& one) {
 
 json provenance_json(const GpuPlanRequest& request) {
   json list = json::array();
-  for (const auto& [key, source] : request.cluster.source)
-    list.push_back({{"figure", key}, {"source", source}});
-  list.push_back({{"figure", "kernel, link and software constants"},
-                  {"source", "fitted on the calibration part of data/published/training_cases.csv"}});
-  list.push_back({{"figure", "software generation"}, {"source", request.software.name}});
+  for (const auto& [figure, source] : gpu_provenance(request))
+    list.push_back({{"figure", figure}, {"source", source}});
   return list;
 }
 
@@ -74,7 +56,7 @@ json memory_json(const GpuPrediction& one) {
 
 json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
   json breakdown;
-  for (const Part& part : kParts) breakdown[part.name] = one.step.breakdown.*part.seconds;
+  for (const TimePart& part : kParts) breakdown[part.name] = one.step.breakdown.*part.seconds;
   bool run = request.tokens > 0;
   auto of_run = [&](double value) { return run ? json(value) : json(nullptr); };
   return {{"layout", layout_json(one)},
@@ -104,6 +86,29 @@ json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
 
 }  // namespace
 
+std::span<const TimePart> time_parts() {
+  return kParts;
+}
+
+std::string why_slower(const TrainingStep& loser, const TrainingStep& winner) {
+  const TimePart* most = &kParts[0];
+  double growth = 0;
+  for (const TimePart& part : kParts) {
+    double more = loser.breakdown.*part.seconds - winner.breakdown.*part.seconds;
+    if (more > growth) most = &part, growth = more;
+  }
+  return growth > 0 ? fmt::format("+{} {}", seconds_text(growth), most->name) : "";
+}
+
+std::vector<std::pair<std::string, std::string>> gpu_provenance(const GpuPlanRequest& request) {
+  std::vector<std::pair<std::string, std::string>> list(request.cluster.source.begin(),
+                                                        request.cluster.source.end());
+  list.emplace_back("kernel, link and software constants",
+                    "fitted on the calibration part of data/published/training_cases.csv");
+  list.emplace_back("software generation", request.software.name);
+  return list;
+}
+
 std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
   std::string text =
       fmt::format("{} on {} x {}, {} of {} layouts timed in {}\n", request.model.name, request.gpus,
@@ -127,7 +132,7 @@ std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best
                       seconds_text(step.seconds), seconds_text(step.low), seconds_text(step.high),
                       step.tflops_per_device, request.software.name);
   text += " ";
-  for (const Part& part : kParts)
+  for (const TimePart& part : kParts)
     text += fmt::format(" {} {:.1f}%", part.name, 100 * step.breakdown.*part.seconds / step.seconds);
   const TrainingMemory& full = fullest(best.memory);
   text += fmt::format(

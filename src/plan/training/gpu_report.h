@@ -2,7 +2,10 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "plan/training/gpu_search.h"
 
@@ -13,5 +16,16 @@ std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan);
 // The best layout in detail: interval, breakdown, memory by stage, goodput, cost.
 std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best);
 nlohmann::json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan);
+
+// The pieces of these, for other forms of the same answer.
+struct TimePart {
+  const char* name;
+  double TrainingBreakdown::*seconds;
+};
+std::span<const TimePart> time_parts();
+// The part whose seconds grew most against the best layout: "+1.2 s bubble".
+std::string why_slower(const TrainingStep& loser, const TrainingStep& winner);
+// Figure and where it comes from.
+std::vector<std::pair<std::string, std::string>> gpu_provenance(const GpuPlanRequest& request);
 
 }  // namespace tessera::plan

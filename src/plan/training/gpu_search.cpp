@@ -121,4 +121,12 @@ Result<GpuPlan> plan_training(const GpuPlanRequest& request) {
   return plan;
 }
 
+Result<GpuPrediction> predict_training(const GpuPlanRequest& request, const TrainingLayout& layout) {
+  TESSERA_ASSIGN_OR_RETURN(TrainingStep step,
+                           training_step_time(setup_of(request, layout), request.cluster, request.software));
+  GpuPrediction one = finish(request, {layout, std::move(step)});
+  if (!one.fits) price(request, one);
+  return one;
+}
+
 }  // namespace tessera::plan

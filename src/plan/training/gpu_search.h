@@ -56,6 +56,9 @@ struct GpuPlan {
 
 Result<GpuPlan> plan_training(const GpuPlanRequest& request);
 
+// One layout in full, whether it fits or not. Errors: those of validate().
+Result<GpuPrediction> predict_training(const GpuPlanRequest& request, const TrainingLayout& layout);
+
 // What takes the largest part of a step that is not computation, or "compute".
 std::string bound_by(const TrainingStep& step);
 

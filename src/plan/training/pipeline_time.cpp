@@ -185,8 +185,12 @@ PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_
   return table;
 }
 
-double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
-                           const std::vector<PipelineStage>& stages, double send_s) {
+bool has_pipeline_table(PipelineKind kind) {
+  return kind == PipelineKind::gpipe || kind == PipelineKind::one_f_one_b || kind == PipelineKind::zb_h1;
+}
+
+std::vector<std::vector<PipelineSpan>> pipeline_spans(const PipelineTable& table, int64_t virtual_stages,
+                                                      const std::vector<PipelineStage>& stages, double send_s) {
   auto count = static_cast<int64_t>(table.size());
   int64_t micro_batches = 0;
   size_t left = 0;
@@ -196,23 +200,33 @@ double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
       micro_batches = std::max(micro_batches, action.micro_batch + 1);
   }
   ReadyTimes ready(count, virtual_stages, micro_batches);
-  std::vector<size_t> next(table.size(), 0);
-  std::vector<double> free_at(table.size(), 0);
+  std::vector<std::vector<PipelineSpan>> spans(table.size());
   for (bool moved = true; moved && left > 0;) {
     moved = false;
     for (int64_t stage = 0; stage < count; ++stage) {
       auto s = static_cast<size_t>(stage);
-      for (; next[s] < table[s].size(); ++next[s], --left, moved = true) {
-        const PipelineAction& action = table[s][next[s]];
+      for (; spans[s].size() < table[s].size(); --left, moved = true) {
+        const PipelineAction& action = table[s][spans[s].size()];
         double input = ready.input(stage, action, send_s);
         if (input < 0) break;
-        free_at[s] = std::max(free_at[s], input) + seconds_of(action.kind, stages[s]) / real(virtual_stages);
-        ready.finish(stage, action, free_at[s]);
+        double start = std::max(spans[s].empty() ? 0 : spans[s].back().end, input);
+        spans[s].push_back({start, start + seconds_of(action.kind, stages[s]) / real(virtual_stages)});
+        ready.finish(stage, action, spans[s].back().end);
       }
     }
   }
-  if (left > 0) return std::numeric_limits<double>::infinity();
-  return *std::max_element(free_at.begin(), free_at.end());
+  if (left > 0) spans.clear();
+  return spans;
+}
+
+double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
+                           const std::vector<PipelineStage>& stages, double send_s) {
+  auto spans = pipeline_spans(table, virtual_stages, stages, send_s);
+  if (spans.empty()) return std::numeric_limits<double>::infinity();
+  double last = 0;
+  for (const auto& stage : spans)
+    if (!stage.empty()) last = std::max(last, stage.back().end);
+  return last;
 }
 
 }  // namespace tessera::plan

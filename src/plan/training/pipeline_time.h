@@ -47,8 +47,18 @@ using PipelineTable = std::vector<std::vector<PipelineAction>>;  // [stage][orde
 // micro_batches.
 PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_stages, int64_t micro_batches);
 
-// Seconds until the last action: each starts when its stage is free and its input has come. Chunk times are a
-// stage's divided by the chunks. Infinity for a table that waits for itself.
+// Whether pipeline_table() knows the schedule; the others have closed forms only.
+bool has_pipeline_table(PipelineKind kind);
+
+// When each action runs, in the table's shape: it starts when its stage is free and its input has come. Chunk
+// times are a stage's divided by the chunks. Empty for a table that waits for itself.
+struct PipelineSpan {
+  double start = 0, end = 0;
+};
+std::vector<std::vector<PipelineSpan>> pipeline_spans(const PipelineTable& table, int64_t virtual_stages,
+                                                      const std::vector<PipelineStage>& stages, double send_s);
+
+// Seconds until the last action ends. Infinity for a table that waits for itself.
 double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
                            const std::vector<PipelineStage>& stages, double send_s);
 

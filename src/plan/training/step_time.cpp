@@ -145,11 +145,11 @@ TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cl
   const TrainingLayout& layout = setup.layout;
   double micro_batches = real(setup.micro_batches());
   RankGroup neighbours{.ranks = 2, .stride = layout.devices() / layout.pp};
-  double send = layout.pp > 1 ? software.pp_exposed * collective_s(cluster, CollectiveKind::send, neighbours,
-                                                                   times.boundary_bytes)
-                              : 0;
+  if (layout.pp > 1)
+    step.send_s =
+        software.pp_exposed * collective_s(cluster, CollectiveKind::send, neighbours, times.boundary_bytes);
   PipelineTime pipeline =
-      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), stages, send);
+      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), stages, step.send_s);
   TrainingBreakdown& parts = step.breakdown;
   fill_breakdown(parts, clocks[slowest], micro_batches);
   parts.bubble = pipeline.bubble;

@@ -33,6 +33,7 @@ struct TrainingStep {
   double mfu = 0;                     // against the 16-bit peak, or the 8-bit one where products are 8-bit
   double power_share = 0;             // of the step in which the multipliers work
   std::vector<PipelineStage> stages;  // of the pipeline in order; empty where a search asked
+  double send_s = 0;                  // of one message between stages, what computation does not hide
 };
 
 Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
