@@ -18,6 +18,7 @@ namespace {
 
 struct TrainOptions {
   std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, software;
+  std::string failures, site;
   double tokens = 0;
   int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
@@ -87,6 +88,8 @@ Status run_on_gpus(const TrainOptions& o) {
                             .software = o.software,
                             .json = o.json,
                             .html = o.html,
+                            .failures = o.failures,
+                            .site = o.site,
                             .gpus = o.gpus,
                             .seq = o.seq,
                             .batch = o.batch,
@@ -130,6 +133,11 @@ void add_plan_train(CLI::App& plan_command) {
                       "Kernel threads of a process (default: cores / processes)");
   command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)");
   command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
+  command->add_option(
+      "--failures", options->failures,
+      "Over the defaults (GPUs): restart_s=, spare_hosts=, checkpoint=storage, interval_s=, ...");
+  command->add_option("--site", options->site,
+                      "Over the cluster's figures (GPUs): pue=, grid_kg_per_kwh=, price=");
   command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->add_option("--html", options->html, "Write one page with pictures that opens offline (GPUs)");
@@ -165,6 +173,7 @@ void add_plan(CLI::App& app) {
   add_plan_serve(*command);
   add_plan_validate(*command);
   add_plan_model(*command);
+  add_plan_facility(*command);
 }
 
 }  // namespace tessera::cli

@@ -48,6 +48,8 @@ Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(request.model, plan::find_model(options.model));
   TESSERA_ASSIGN_OR_RETURN(request.cluster, plan::load_gpu_cluster(options.cluster));
   request.cluster = plan::for_training(std::move(request.cluster));
+  TESSERA_ASSIGN_OR_RETURN(request.cluster, plan::at_site(std::move(request.cluster), options.site));
+  TESSERA_ASSIGN_OR_RETURN(request.failures, plan::parse_failure_policy(options.failures));
   request.software = plan::newest_software();
   if (!options.software.empty()) {
     TESSERA_ASSIGN_OR_RETURN(request.software, plan::software_by_name(options.software));

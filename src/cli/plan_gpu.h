@@ -9,7 +9,7 @@
 namespace tessera::cli {
 
 struct GpuTrainOptions {
-  std::string model, cluster, layout, precision = "auto", software, json, html;
+  std::string model, cluster, layout, precision = "auto", software, json, html, failures, site;
   int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10;
   double tokens = 0;
 };

@@ -57,7 +57,8 @@ struct LinkTier {
 struct Power {
   double device_w = 0;  // rating (TDP) of one device
   double idle_w = 0;    // of one device
-  double all_in_w = 0;  // utility power per device: host, network and cooling included
+  double all_in_w = 0;  // utility power to provide per device: host, network and cooling (at `pue`) included
+  double host_w = 0;    // mean power of host and network per device while a job runs, without cooling
   double pue = 1.15;    // of a modern site
 };
 struct Economy {

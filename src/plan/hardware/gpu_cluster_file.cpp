@@ -166,7 +166,9 @@ Status read_all(const TomlDocument& document, GpuCluster& cluster) {
                                      {{"device_w", &power.device_w, 1, true},
                                       {"idle_w", &power.idle_w},
                                       {"all_in_w", &power.all_in_w},
+                                      {"host_w", &power.host_w},
                                       {"pue", &power.pue, 1}}));
+  if (power.host_w == 0) power.host_w = std::max(0.0, power.all_in_w / power.pue - power.device_w);
   Economy& economy = cluster.economy;
   TESSERA_RETURN_IF_ERROR(read_table(document, "economy",
                                      {{"price_low", &economy.price_low},

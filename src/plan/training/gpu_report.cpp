@@ -54,6 +54,37 @@ json memory_json(const GpuPrediction& one) {
   return {{"peak", gib(one.peak_bytes)}, {"by_stage", stages}};
 }
 
+struct Loss {
+  const char* name;
+  double LostTime::*share;
+};
+constexpr Loss kLosses[] = {{"checkpoint", &LostTime::checkpoint}, {"rework", &LostTime::rework},
+                            {"restart", &LostTime::restart},       {"planned", &LostTime::planned},
+                            {"waiting", &LostTime::waiting},       {"corruption", &LostTime::corruption},
+                            {"stragglers", &LostTime::stragglers}};
+
+json lost_json(const Goodput& goodput) {
+  json parts;
+  for (const Loss& loss : kLosses) parts[loss.name] = goodput.lost.*loss.share;
+  return parts;
+}
+
+json causes_json(const Goodput& goodput) {
+  json causes;
+  for (const FailureCause& cause : failure_causes())
+    causes[cause.name] = goodput.interruptions_per_day * cause.share;
+  return causes;
+}
+
+std::string lost_text(const Goodput& goodput) {
+  std::string text;
+  for (const Loss& loss : kLosses)
+    if (goodput.lost.*loss.share >= 5e-4)
+      text += fmt::format("{}{} {:.1f} %", text.empty() ? "; lost: " : ", ", loss.name,
+                          100 * goodput.lost.*loss.share);
+  return text;
+}
+
 json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
   json breakdown;
   for (const TimePart& part : kParts) breakdown[part.name] = one.step.breakdown.*part.seconds;
@@ -71,12 +102,16 @@ json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
           {"goodput", one.goodput.share},
           {"checkpoint_interval_s", one.goodput.interval_s},
           {"interruptions_per_day", one.goodput.interruptions_per_day},
+          {"interruptions_per_day_by_cause", causes_json(one.goodput)},
+          {"lost", lost_json(one.goodput)},
+          {"spare_hosts", one.goodput.spare_hosts},
           {"time_to_train_h", of_run(one.cost.hours)},
           {"cost_usd", of_run(one.cost.usd)},
           {"cost_usd_low", of_run(one.cost.usd_low)},
           {"cost_usd_high", of_run(one.cost.usd_high)},
           {"energy_mwh", of_run(one.cost.energy_mwh)},
           {"co2_t", of_run(one.cost.co2_t)},
+          {"embodied_co2_t", of_run(one.cost.embodied_t)},
           {"mean_mw", one.cost.mean_mw},
           {"peak_mw", one.cost.peak_mw},
           {"breakdown", breakdown},
@@ -142,14 +177,17 @@ std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best
       gib(full.device), gib(request.cluster.device.memory_bytes), gib(full.parameters), gib(full.gradients),
       gib(full.optimizer), gib(full.activations),
       gib(full.device - full.parameters - full.gradients - full.optimizer - full.activations));
-  text += fmt::format("  goodput {:.1f} %: {:.2f} interruptions a day, a checkpoint every {}\n",
-                      100 * best.goodput.share, best.goodput.interruptions_per_day,
-                      seconds_text(best.goodput.interval_s));
+  text += fmt::format(
+      "  goodput {:.1f} %: {:.2f} interruptions a day, a checkpoint every {}, {:.0f} spare hosts{}\n",
+      100 * best.goodput.share, best.goodput.interruptions_per_day, seconds_text(best.goodput.interval_s),
+      best.goodput.spare_hosts, lost_text(best.goodput));
   if (request.tokens <= 0) return text;
   const RunCost& cost = best.cost;
   text += fmt::format(
-      "  run: {:.1f} days, {:.3g} USD ({:.3g} to {:.3g}), {:.3g} MWh, {:.3g} t CO2e, {:.3g} MW\n",
-      cost.hours / 24, cost.usd, cost.usd_low, cost.usd_high, cost.energy_mwh, cost.co2_t, cost.mean_mw);
+      "  run: {:.1f} days, {:.3g} USD ({:.3g} to {:.3g}), {:.3g} MWh, {:.3g} t CO2e ({:.2g} of hardware), "
+      "{:.3g} MW of {:.3g} provided\n",
+      cost.hours / 24, cost.usd, cost.usd_low, cost.usd_high, cost.energy_mwh, cost.co2_t, cost.embodied_t,
+      cost.mean_mw, cost.peak_mw);
   return text;
 }
 

@@ -29,12 +29,14 @@ double state_bytes_per_device(const GpuPlanRequest& request) {
 
 void price(const GpuPlanRequest& request, GpuPrediction& one) {
   double devices = real(request.gpus);
-  one.goodput = best_goodput(failure_model(request.cluster, devices, state_bytes_per_device(request)));
+  double state = state_bytes_per_device(request);
+  one.goodput = best_goodput(failure_model(request.cluster, devices, state, request.failures));
   double seconds = one.step.seconds;
   if (request.tokens > 0) {
     double steps = request.tokens / real(request.work.seq * request.work.global_batch);
     seconds *= steps / one.goodput.share;
   }
+  devices += one.goodput.spare_hosts * real(request.cluster.reliability.devices_per_host);
   one.cost = run_cost(request.cluster, devices, seconds, one.step.power_share);
 }
 

@@ -22,6 +22,7 @@ struct GpuPlanRequest {
   SoftwareGeneration software;
   TrainingWork work;
   TrainingOptions options;
+  FailurePolicy failures = default_policy();
   int64_t gpus = 8;
   double tokens = 0;                     // of the whole run, 0: only the step is planned
   std::optional<TrainingLayout> layout;  // only this one
@@ -36,7 +37,7 @@ struct GpuPrediction {
   double peak_bytes = 0;               // of the fullest stage, as the device sees it
   bool fits = false;
   Goodput goodput;
-  RunCost cost;  // of the whole run, or of one step when no tokens are given
+  RunCost cost;  // of the whole run with its spare hosts, or of one step when no tokens are given
 };
 
 struct GpuInfeasible {
