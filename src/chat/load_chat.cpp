@@ -1,0 +1,65 @@
+// Where Hugging Face's folders keep the template and the special tokens.
+#include "chat/chat_template.h"
+#include "core/file.h"
+
+namespace tessera::chat {
+
+namespace {
+
+Result<Value> read_json(const std::filesystem::path& path) {
+  TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(path));
+  auto value = parse_json(text);
+  return value ? std::move(value) : Result<Value>(value.error().within(path.string()));
+}
+
+// A special token is a text or an object with its content.
+void add_special_tokens(const Value& config, Dict& tokens) {
+  if (!config.dict()) return;
+  for (const auto& [key, value] : config.dict()->items()) {
+    if (!key.text() || !key.text()->ends_with("_token")) continue;
+    const Value* content = value.dict() ? value.dict()->find("content") : &value;
+    if (content && content->text()) tokens.set(key, *content);
+  }
+}
+
+// The text of `chat_template`: one, or several with names.
+std::optional<std::string> template_in(const Value& config) {
+  const Value* found = config.dict() ? config.dict()->find("chat_template") : nullptr;
+  if (!found) return std::nullopt;
+  if (found->text()) return *found->text();
+  if (!found->sequence()) return std::nullopt;
+  for (const Value& named : found->sequence()->items) {
+    if (!named.dict()) continue;
+    const Value *name = named.dict()->find("name"), *text = named.dict()->find("template");
+    if (name && text && text->text() && name->text() && *name->text() == "default") return *text->text();
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  Dict tokens;
+  std::optional<std::string> source;
+  fs::path from;
+  for (const char* name : {"special_tokens_map.json", "tokenizer_config.json", "chat_template.json"}) {
+    if (!fs::exists(folder / name)) continue;
+    TESSERA_ASSIGN_OR_RETURN(Value config, read_json(folder / name));
+    add_special_tokens(config, tokens);
+    auto text = template_in(config);
+    if (!text) continue;
+    source = std::move(text);
+    from = folder / name;
+  }
+  if (fs::path file = folder / "chat_template.jinja"; fs::exists(file)) {
+    TESSERA_ASSIGN_OR_RETURN(source, read_file(file));
+    from = file;
+  }
+  if (!source) return std::optional<ModelChat>();
+  auto parsed = ChatTemplate::parse(*source);
+  if (!parsed) return parsed.error().within(from.string());
+  return std::optional(ModelChat{std::move(*parsed), std::move(*source), std::move(tokens)});
+}
+
+}  // namespace tessera::chat
