@@ -18,9 +18,9 @@ namespace {
 
 struct TrainOptions {
   std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, software;
-  std::string failures, site;
-  double tokens = 0;
-  int64_t gpus = 1, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
+  std::string failures, site, objective = "time";
+  double tokens = 0, max_days = 0;
+  int64_t gpus = 1, min_gpus = 0, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
 };
 
@@ -90,12 +90,15 @@ Status run_on_gpus(const TrainOptions& o) {
                             .html = o.html,
                             .failures = o.failures,
                             .site = o.site,
+                            .objective = o.objective,
                             .gpus = o.gpus,
+                            .min_gpus = o.min_gpus,
                             .seq = o.seq,
                             .batch = o.batch,
                             .micro_batch = o.micro_batch,
                             .top = o.top,
-                            .tokens = o.tokens});
+                            .tokens = o.tokens,
+                            .max_days = o.max_days});
 }
 
 Status run(const TrainOptions& options) {
@@ -132,6 +135,10 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--threads", options->threads,
                       "Kernel threads of a process (default: cores / processes)");
   command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)");
+  command->add_option("--objective", options->objective, "time, cost, energy or rate (tokens/s/GPU); on GPUs")
+      ->capture_default_str();
+  command->add_option("--min-gpus", options->min_gpus, "Try halves of --gpus down to this many (GPUs)");
+  command->add_option("--max-days", options->max_days, "Limit of the whole run, with --tokens (GPUs)");
   command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
   command->add_option(
       "--failures", options->failures,
@@ -146,6 +153,8 @@ void add_plan_train(CLI::App& plan_command) {
       "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 64 --seq 8192 --batch 128\n"
       "  tessera plan train --model llama-3.1-405b --cluster h100 --gpus 16384 --seq 8192 --batch 2048 \\\n"
       "                     --tokens 15.6e12 --html plan.html\n"
+      "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 4096 --seq 8192 --batch 1024 \\\n"
+      "                     --tokens 1e12 --objective cost --min-gpus 256 --max-days 30\n"
       "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
       "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
       "                     --layout fsdp=16,ep=8 --micro-batch 2");

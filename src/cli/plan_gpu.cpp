@@ -59,6 +59,8 @@ Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
   request.options = current_options(request.software, request.cluster.device);
   request.gpus = options.gpus, request.tokens = options.tokens;
   request.micro_batch = options.micro_batch, request.top = options.top;
+  request.min_gpus = options.min_gpus, request.max_days = options.max_days;
+  TESSERA_ASSIGN_OR_RETURN(request.objective, plan::parse_objective(options.objective));
   if (options.layout.empty()) return request;
   TESSERA_ASSIGN_OR_RETURN(request.layout, layout_of(options));
   return request;
@@ -69,10 +71,9 @@ void print(const plan::GpuPlanRequest& request, const plan::GpuPlan& plan, FILE*
     fmt::print(out, "{}{}", plan::gpu_table(request, plan), plan::gpu_details(request, plan.ranked.front()));
     return;
   }
-  fmt::print(out, "nothing fits {} x {}:\n", request.gpus, request.cluster.name);
   for (const auto& reason : plan.infeasible)
-    fmt::print(out, "  {}: needed {:.4g}, available {:.4g} {}\n", reason.constraint, reason.needed,
-               reason.available, reason.unit);
+    fmt::print(out, "nothing fits {} x {}: {} needs {:.4g} {}, {:.4g} are there\n", request.gpus,
+               request.cluster.name, reason.constraint, reason.needed, reason.unit, reason.available);
 }
 
 }  // namespace

@@ -38,73 +38,84 @@ std::vector<int64_t> pipeline_depths(int64_t layers, int64_t gpus) {
   return depths;
 }
 
-class Enumerator {
- public:
-  explicit Enumerator(const GpuPlanRequest& request) : request_(request) {}
-  std::vector<TrainingLayout> all() {
-    int64_t domain = std::min<int64_t>(request_.cluster.inner().devices, 64);
-    for (int64_t tp : dividing_powers(common_heads(request_.model), domain))
-      for (int64_t pp : pipeline_depths(request_.model.layers(), request_.gpus))
-        for (int64_t cp : context_degrees()) {
-          if (request_.gpus % (tp * pp * cp) != 0) continue;
-          TrainingLayout layout;
-          layout.tp = tp, layout.pp = pp, layout.cp = cp;
-          layout.sequence_parallel = tp > 1;
-          replicas(layout, request_.gpus / (tp * pp * cp));
-        }
-    return std::move(layouts_);
-  }
+std::vector<int64_t> device_counts(const GpuPlanRequest& request) {
+  std::vector<int64_t> counts = {request.gpus};
+  int64_t least = request.min_gpus > 0 ? request.min_gpus : request.gpus;
+  while (counts.back() % 2 == 0 && counts.back() / 2 >= least) counts.push_back(counts.back() / 2);
+  return counts;
+}
 
- private:
-  std::vector<int64_t> context_degrees() const {
-    return dividing_powers(request_.work.seq, std::max<int64_t>(1, request_.work.seq / 16384));
-  }
-  void replicas(TrainingLayout layout, int64_t count) {
-    int64_t batch = request_.work.global_batch;
-    if (batch % count != 0) return;
-    for (int64_t ep : dividing_powers(experts_of(request_.model), count * layout.cp * layout.tp)) {
-      layout.ep = ep, layout.etp = ep > 1 ? 1 : 0;
-      for (int64_t micro_batch : micro_batches(batch / count)) {
-        layout.micro_batch = micro_batch;
-        layout.dp = count, layout.fsdp = 1, layout.sharding = Sharding::optimizer;
-        schedules(layout, batch / count / micro_batch);
-        if (layout.pp > 1 || count == 1) continue;
-        layout.dp = 1, layout.fsdp = count, layout.sharding = Sharding::parameters;
-        recomputations(layout);
-      }
-    }
-  }
-  std::vector<int64_t> micro_batches(int64_t sequences) const {
-    if (request_.micro_batch > 0)
-      return sequences % request_.micro_batch == 0 ? std::vector{request_.micro_batch} : std::vector<int64_t>{};
-    return dividing_powers(sequences, 8);
-  }
-  void schedules(TrainingLayout layout, int64_t slots) {
-    int64_t layers = request_.model.layers() / layout.pp;
-    std::set<int64_t> chunks = {1};
-    if (layout.pp > 1 && slots % layout.pp == 0)
-      for (int64_t more : {int64_t{2}, layers / 2, layers})
-        if (more > 1 && layers % more == 0) chunks.insert(more);
-    for (int64_t virtual_stages : chunks) {
-      layout.virtual_stages = virtual_stages;
-      recomputations(layout);
-    }
-  }
-  void recomputations(TrainingLayout layout) {
-    layout.recompute = {};
-    layouts_.push_back(layout);
-    layout.recompute.full = Recomputation::Full::all;
-    layouts_.push_back(layout);
-  }
+std::vector<int64_t> micro_batches(const GpuPlanRequest& request) {
+  return request.micro_batch > 0 ? std::vector{request.micro_batch} : std::vector<int64_t>{1, 2, 4, 8};
+}
 
-  const GpuPlanRequest& request_;
-  std::vector<TrainingLayout> layouts_;
-};
+std::vector<CandidateGroup> groups_of(const GpuPlanRequest& request, int64_t gpus) {
+  std::vector<CandidateGroup> groups;
+  int64_t domain = std::min<int64_t>(request.cluster.inner().devices, 64);
+  int64_t most_cp = std::max<int64_t>(1, request.work.seq / 16384);
+  for (int64_t tp : dividing_powers(common_heads(request.model), domain))
+    for (int64_t cp : dividing_powers(request.work.seq, most_cp)) {
+      if (gpus % (tp * cp) != 0) continue;
+      for (int64_t ep : dividing_powers(experts_of(request.model), gpus))
+        for (int64_t micro_batch : micro_batches(request))
+          for (auto full : {Recomputation::Full::none, Recomputation::Full::all}) {
+            CandidateGroup& group = groups.emplace_back();
+            group.gpus = gpus;
+            group.layers.tp = tp, group.layers.cp = cp, group.layers.ep = ep, group.layers.etp = ep > 1 ? 1 : 0;
+            group.layers.micro_batch = micro_batch, group.layers.recompute.full = full;
+            group.layers.sequence_parallel = tp > 1;
+          }
+    }
+  return groups;
+}
+
+std::set<int64_t> virtual_stages(int64_t layers, int64_t pp, int64_t slots) {
+  std::set<int64_t> chunks = {1};
+  int64_t depth = layers / pp;
+  if (pp > 1 && slots % pp == 0)
+    for (int64_t more : {int64_t{2}, depth / 2, depth})
+      if (more > 1 && depth % more == 0) chunks.insert(more);
+  return chunks;
+}
 
 }  // namespace
 
+std::vector<CandidateGroup> candidate_groups(const GpuPlanRequest& request) {
+  std::vector<CandidateGroup> all;
+  for (int64_t gpus : device_counts(request)) {
+    auto groups = groups_of(request, gpus);
+    all.insert(all.end(), groups.begin(), groups.end());
+  }
+  return all;
+}
+
+std::vector<TrainingLayout> group_members(const GpuPlanRequest& request, const CandidateGroup& group) {
+  std::vector<TrainingLayout> members;
+  TrainingLayout layout = group.layers;
+  int64_t layers = request.model.layers(), batch = request.work.global_batch;
+  for (int64_t pp : pipeline_depths(layers, group.gpus / (layout.tp * layout.cp))) {
+    int64_t replicas = group.gpus / (layout.tp * layout.cp * pp);
+    if (batch % (replicas * layout.micro_batch) != 0) continue;
+    if (replicas * layout.cp * layout.tp % layout.ep != 0) continue;
+    layout.pp = pp, layout.dp = replicas, layout.fsdp = 1, layout.sharding = Sharding::optimizer;
+    for (int64_t chunks : virtual_stages(layers, pp, batch / replicas / layout.micro_batch)) {
+      layout.virtual_stages = chunks;
+      members.push_back(layout);
+    }
+    if (pp > 1 || replicas == 1) continue;
+    layout.dp = 1, layout.fsdp = replicas, layout.sharding = Sharding::parameters, layout.virtual_stages = 1;
+    members.push_back(layout);
+  }
+  return members;
+}
+
 std::vector<TrainingLayout> training_candidates(const GpuPlanRequest& request) {
-  return Enumerator(request).all();
+  std::vector<TrainingLayout> layouts;
+  for (const CandidateGroup& group : candidate_groups(request)) {
+    auto members = group_members(request, group);
+    layouts.insert(layouts.end(), members.begin(), members.end());
+  }
+  return layouts;
 }
 
 }  // namespace tessera::plan

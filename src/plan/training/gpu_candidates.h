@@ -1,4 +1,9 @@
-// The space of layouts that plan_training looks through. Threads: reentrant.
+// The space of layouts that plan_training looks through, in groups whose layers cost the same.
+//
+// A group fixes tp, cp, ep, micro-batch and recomputation: all that the time and memory of one layer depend on.
+// Its members differ in how the rest of the devices is used: depth of the pipeline, virtual stages, replicas or
+// shards. So a bound on a group's layers is a bound on every member, and members cost only sums over stages.
+// Members that their framework could not start are left out by validate(). Threads: reentrant.
 #pragma once
 
 #include <vector>
@@ -7,9 +12,16 @@
 
 namespace tessera::plan {
 
-// Degrees that divide what they split: tp over heads inside one NVLink domain, pp over layers, cp over
-// sequences of 32 Ki and more, ep over experts, the rest data-parallel; micro-batches of 1 to 8 sequences; one,
-// two, and single-layer chunks; nothing or everything recomputed; optimizer or all parameters sharded.
+struct CandidateGroup {
+  int64_t gpus = 0;
+  TrainingLayout layers;  // tp, cp, ep, etp, micro_batch, recompute, sequence_parallel
+};
+
+// In the order in which equal candidates rank.
+std::vector<CandidateGroup> candidate_groups(const GpuPlanRequest& request);
+std::vector<TrainingLayout> group_members(const GpuPlanRequest& request, const CandidateGroup& group);
+
+// All members of all groups.
 std::vector<TrainingLayout> training_candidates(const GpuPlanRequest& request);
 
 }  // namespace tessera::plan

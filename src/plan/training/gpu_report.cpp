@@ -1,5 +1,7 @@
 #include "plan/training/gpu_report.h"
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "plan/report.h"
@@ -19,6 +21,15 @@ constexpr TimePart kParts[] = {
     {"pp", &TrainingBreakdown::pp},           {"dp", &TrainingBreakdown::dp},
     {"bubble", &TrainingBreakdown::bubble},   {"optimizer", &TrainingBreakdown::optimizer},
     {"host", &TrainingBreakdown::host}};
+
+double devices(const GpuPrediction& one) {
+  return static_cast<double>(one.setup.layout.devices());
+}
+
+double value_of(const GpuPlanRequest& request, const GpuPrediction& one) {
+  return objective_value(request.objective, request.cluster, devices(one),
+                         request.tokens > 0 ? one.goodput : Goodput{}, one.step.seconds, one.step.power_share);
+}
 
 json layout_json(const GpuPrediction& one) {
   const TrainingLayout& layout = one.setup.layout;
@@ -85,7 +96,7 @@ std::string lost_text(const Goodput& goodput) {
   return text;
 }
 
-json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
+json result_json(const GpuPlanRequest& request, const GpuPrediction& one, const GpuPrediction& best) {
   json breakdown;
   for (const TimePart& part : kParts) breakdown[part.name] = one.step.breakdown.*part.seconds;
   bool run = request.tokens > 0;
@@ -116,6 +127,7 @@ json result_json(const GpuPlanRequest& request, const GpuPrediction& one) {
           {"peak_mw", one.cost.peak_mw},
           {"breakdown", breakdown},
           {"bound_by", bound_by(one.step)},
+          {"why_not_best", &one == &best ? "" : why_it_loses(request, one, best)},
           {"provenance", provenance_json(request)}};
 }
 
@@ -125,14 +137,23 @@ std::span<const TimePart> time_parts() {
   return kParts;
 }
 
-std::string why_slower(const TrainingStep& loser, const TrainingStep& winner) {
-  const TimePart* most = &kParts[0];
-  double growth = 0;
-  for (const TimePart& part : kParts) {
-    double more = loser.breakdown.*part.seconds - winner.breakdown.*part.seconds;
-    if (more > growth) most = &part, growth = more;
+std::string why_it_loses(const GpuPlanRequest& request, const GpuPrediction& loser,
+                         const GpuPrediction& winner) {
+  std::vector<std::pair<double, const char*>> growth;
+  for (const TimePart& part : kParts)
+    growth.emplace_back(loser.step.breakdown.*part.seconds * devices(loser) / devices(winner) -
+                            winner.step.breakdown.*part.seconds,
+                        part.name);
+  std::partial_sort(growth.begin(), growth.begin() + 2, growth.end(), std::greater<>());
+  double behind = value_of(request, loser) / value_of(request, winner) - 1;
+  std::string text = fmt::format("+{:.1f}% {}", 100 * behind, to_string(request.objective));
+  const char* before = ": +";
+  for (const auto& [seconds, name] : {growth[0], growth[1]}) {
+    if (seconds <= 0.001 * winner.step.seconds) break;
+    text += fmt::format("{}{} {}", before, seconds_text(seconds), name);
+    before = ", +";
   }
-  return growth > 0 ? fmt::format("+{} {}", seconds_text(growth), most->name) : "";
+  return text;
 }
 
 std::vector<std::pair<std::string, std::string>> gpu_provenance(const GpuPlanRequest& request) {
@@ -145,14 +166,14 @@ std::vector<std::pair<std::string, std::string>> gpu_provenance(const GpuPlanReq
 }
 
 std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
-  std::string text =
-      fmt::format("{} on {} x {}, {} of {} layouts timed in {}\n", request.model.name, request.gpus,
-                  request.cluster.name, plan.evaluated, plan.space, seconds_text(plan.seconds));
+  std::string text = fmt::format("{} on {} x {}: {} layouts, {} evaluated, the rest ruled out, in {}\n",
+                                 request.model.name, request.gpus, request.cluster.name, plan.counts.space,
+                                 plan.counts.evaluated, seconds_text(plan.seconds));
   text += fmt::format("{:>3} {:>10} {:>9} {:>6} {:>9}  {:30} {}\n", "", "step", "tok/s/GPU", "MFU", "memory",
                       "bound by", "layout");
   for (size_t i = 0; i < plan.ranked.size(); ++i) {
     const GpuPrediction& one = plan.ranked[i];
-    std::string note = i == 0 ? "" : "  " + why_slower(one.step, plan.ranked[0].step);
+    std::string note = i == 0 ? "" : "  " + why_it_loses(request, one, plan.ranked[0]);
     text += fmt::format("{:3} {:>10} {:9.0f} {:5.1f}% {:5.1f} GiB  {:30} {}{}\n", i + 1,
                         seconds_text(one.step.seconds), one.step.tokens_per_s_per_device, 100 * one.step.mfu,
                         gib(one.peak_bytes), bound_by(one.step), to_string(one.setup.layout), note);
@@ -194,7 +215,8 @@ std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best
 json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan) {
   json out;
   out["results"] = json::array();
-  for (const GpuPrediction& one : plan.ranked) out["results"].push_back(result_json(request, one));
+  for (const GpuPrediction& one : plan.ranked)
+    out["results"].push_back(result_json(request, one, plan.ranked.front()));
   if (plan.ranked.empty()) {
     out["infeasible"] = json::array();
     for (const GpuInfeasible& reason : plan.infeasible)
@@ -203,8 +225,14 @@ json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan) {
                                    {"available", reason.available},
                                    {"unit", reason.unit}});
   }
+  const SearchCounts& counts = plan.counts;
   out["search"] = {
-      {"space", plan.space}, {"evaluated", plan.evaluated}, {"pruned", plan.pruned}, {"seconds", plan.seconds}};
+      {"objective", to_string(request.objective)},
+      {"space", counts.space},
+      {"evaluated", counts.evaluated},
+      {"pruned", counts.pruned()},
+      {"pruned_by", {{"bound", counts.beaten}, {"memory", counts.too_large}, {"invalid", counts.invalid}}},
+      {"seconds", plan.seconds}};
   return out;
 }
 

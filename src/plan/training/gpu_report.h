@@ -23,8 +23,10 @@ struct TimePart {
   double TrainingBreakdown::*seconds;
 };
 std::span<const TimePart> time_parts();
-// The part whose seconds grew most against the best layout: "+1.2 s bubble".
-std::string why_slower(const TrainingStep& loser, const TrainingStep& winner);
+// How much a layout loses by, and the parts of its step that grew most against the best: "+3.1% time: +1.2 s
+// bubble". Seconds of fewer devices count as if they were shared by as many as the winner's.
+std::string why_it_loses(const GpuPlanRequest& request, const GpuPrediction& loser,
+                         const GpuPrediction& winner);
 // Figure and where it comes from.
 std::vector<std::pair<std::string, std::string>> gpu_provenance(const GpuPlanRequest& request);
 

@@ -1,5 +1,8 @@
-// Every layout of a training run on a GPU cluster: predicted, ranked, and priced. Candidates are timed first;
-// memory is computed in the order of the ranking until enough fit, so that no slower candidate is paid for.
+// Every layout of a training run on a GPU cluster: the best for an objective, predicted and priced.
+//
+// Groups of layouts are visited in the order of what none of their members can beat (gpu_bounds.h); once enough
+// layouts that fit are known and no group left can beat them, the rest is pruned. The answer is that of trying
+// every layout, ties included.
 //
 // Errors: a request that contradicts itself. That nothing fits is a result. Threads: reentrant.
 #pragma once
@@ -10,6 +13,7 @@
 
 #include "plan/hardware/gpu_cluster.h"
 #include "plan/training/goodput.h"
+#include "plan/training/gpu_objective.h"
 #include "plan/training/memory.h"
 #include "plan/training/run_cost.h"
 #include "plan/training/step_time.h"
@@ -24,7 +28,10 @@ struct GpuPlanRequest {
   TrainingOptions options;
   FailurePolicy failures = default_policy();
   int64_t gpus = 8;
-  double tokens = 0;                     // of the whole run, 0: only the step is planned
+  int64_t min_gpus = 0;  // halves of `gpus` down to this many are tried too; 0: only `gpus`
+  double tokens = 0;     // of the whole run, 0: only the step is planned
+  double max_days = 0;   // of the whole run, 0: no limit
+  Objective objective = Objective::time;
   std::optional<TrainingLayout> layout;  // only this one
   int64_t micro_batch = 0;               // 0: tried
   int64_t top = 10;
@@ -46,12 +53,20 @@ struct GpuInfeasible {
   std::string unit;
 };
 
+// Where the candidates of a space went: evaluated + pruned() == space.
+struct SearchCounts {
+  int64_t space = 0;
+  int64_t evaluated = 0;  // finalised: time, memory by class, MFU
+  int64_t beaten = 0;     // in groups whose bound is worse than the answer
+  int64_t too_large = 0;  // memory, by the bound or by its sum
+  int64_t invalid = 0;    // the framework could not start them
+  int64_t pruned() const { return beaten + too_large + invalid; }
+};
+
 struct GpuPlan {
   std::vector<GpuPrediction> ranked;      // that fit, best first
   std::vector<GpuInfeasible> infeasible;  // when nothing does
-  int64_t space = 0;                      // candidates written down
-  int64_t evaluated = 0;                  // timed
-  int64_t pruned = 0;                     // invalid, or slower than enough that fit
+  SearchCounts counts;
   double seconds = 0;
 };
 
@@ -59,6 +74,9 @@ Result<GpuPlan> plan_training(const GpuPlanRequest& request);
 
 // One layout in full, whether it fits or not. Errors: those of validate().
 Result<GpuPrediction> predict_training(const GpuPlanRequest& request, const TrainingLayout& layout);
+
+// What failures leave of a run on that many devices.
+Goodput goodput_of(const GpuPlanRequest& request, int64_t devices);
 
 // What takes the largest part of a step that is not computation, or "compute".
 std::string bound_by(const TrainingStep& step);

@@ -129,14 +129,14 @@ std::string tiles(const GpuPlanRequest& request, const GpuPrediction& best) {
   return page_tiles(list);
 }
 
-std::string ranking(const GpuPlan& plan) {
+std::string ranking(const GpuPlanRequest& request, const GpuPlan& plan) {
   std::vector<std::vector<std::string>> rows;
   for (size_t i = 0; i < plan.ranked.size(); ++i) {
     const GpuPrediction& one = plan.ranked[i];
     rows.push_back({std::to_string(i + 1), to_string(one.setup.layout), seconds_text(one.step.seconds),
                     grouped(one.step.tokens_per_s_per_device), fmt::format("{:.1f} %", 100 * one.step.mfu),
                     fmt::format("{:.1f}", gib(one.peak_bytes)), bound_by(one.step),
-                    i == 0 ? "" : why_slower(one.step, plan.ranked[0].step)});
+                    i == 0 ? "" : why_it_loses(request, one, plan.ranked[0])});
   }
   return page_table(
       {"", "layout", "step", "tokens/s per device", "MFU", "GiB", "bound by", "against the first"}, rows, 2);
@@ -195,7 +195,7 @@ std::string body(const GpuPlanRequest& request, const GpuPlan& plan) {
   const GpuPrediction& best = plan.ranked.front();
   return tiles(request, best) +
          page_section("Ranking", "The fastest that fit, what bounds each, and what it loses to the first.",
-                      ranking(plan)) +
+                      ranking(request, plan)) +
          clouds +
          page_section("Memory by stage", "The best layout; the dashed line is what a device has.",
                       page_chart("stages", "Memory of each pipeline stage")) +
@@ -220,8 +220,8 @@ std::string training_page(const GpuPlanRequest& request, const GpuPlan& plan) {
       "how far "
       "they are from published runs stands in docs/accuracy.md.",
       grouped(static_cast<double>(request.work.seq)), grouped(static_cast<double>(request.work.global_batch)),
-      to_string(request.work.precision), request.software.name, grouped(static_cast<double>(plan.space)),
-      grouped(static_cast<double>(plan.evaluated)), seconds_text(plan.seconds));
+      to_string(request.work.precision), request.software.name, grouped(static_cast<double>(plan.counts.space)),
+      grouped(static_cast<double>(plan.counts.evaluated)), seconds_text(plan.seconds));
   return page_document(title, intro, body(request, plan), plan_json(request, plan), "training.js");
 }
 
