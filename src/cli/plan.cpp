@@ -183,6 +183,7 @@ void add_plan(CLI::App& app) {
   add_plan_validate(*command);
   add_plan_model(*command);
   add_plan_facility(*command);
+  add_plan_recsys(*command);
 }
 
 }  // namespace tessera::cli

@@ -14,6 +14,7 @@ namespace tessera::cli {
 void add_plan_serve(CLI::App& plan_command);
 void add_plan_validate(CLI::App& plan_command);
 void add_plan_facility(CLI::App& plan_command);
+void add_plan_recsys(CLI::App& plan_command);
 
 // Compares predictions with published serving results, row by row unless `summary_only`; `json`: where the
 // machine-readable form goes, "" nowhere.

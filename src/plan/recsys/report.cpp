@@ -1,0 +1,122 @@
+#include "plan/report.h"
+
+#include <nlohmann/json.hpp>
+
+#include "plan/recsys/search.h"
+
+namespace tessera::plan::recsys {
+namespace {
+
+using nlohmann::json;
+
+// What most of the loser's extra time per sample went into.
+std::string why_worse(const Candidate& loser, const Candidate& winner) {
+  return fmt::format("{:.0f} % of the first's rate",
+                     100 * loser.step.samples_per_s / winner.step.samples_per_s);
+}
+
+json layout_json(const Layout& layout) {
+  return {{"servers", layout.servers},
+          {"workers", layout.workers},
+          {"trainers", layout.trainers},
+          {"batch", layout.batch},
+          {"staleness", layout.staleness},
+          {"dense", layout.dense_sync ? "sync" : "async"},
+          {"wire_bytes", layout.wire_bytes},
+          {"cache_share", layout.cache_share},
+          {"sharding", layout.sharding == Sharding::rows ? "rows" : "tables"},
+          {"text", to_string(layout)}};
+}
+
+json result_json(const Candidate& one) {
+  json parts;
+  for (const Part& part : one.step.parts) parts[part.name] = part.seconds;
+  return {{"layout", layout_json(one.layout)},
+          {"samples_per_s", one.step.samples_per_s},
+          {"step_time_s", one.step.seconds},
+          {"batch_latency_s", one.step.latency_s},
+          {"bound_by", one.step.bound_by},
+          {"step_parts_s", parts},
+          {"server_memory_gb", one.step.server_bytes / 1e9},
+          {"distinct_share", one.ids.distinct / one.ids.ids},
+          {"cache_hit_share", one.ids.cache_hit_share},
+          {"stale_share", one.stale_share},
+          {"loader_cores", one.step.loader_cores},
+          {"usd_per_hour", one.step.usd_per_hour},
+          {"usd_per_billion_samples", one.usd_per_billion_samples},
+          {"kwh_per_billion_samples", one.kwh_per_billion_samples},
+          {"mean_kw", one.step.watts / 1000}};
+}
+
+std::string details(const Request& request, const Outcome& outcome) {
+  const Candidate& best = outcome.ranked.front();
+  std::string text =
+      fmt::format("\nbest: {}\n  a step of {}: ", to_string(best.layout), seconds_text(best.step.seconds));
+  for (const Part& part : best.step.parts)
+    text += fmt::format("{}{} {}", &part == best.step.parts.data() ? "" : ", ", part.name,
+                        seconds_text(part.seconds));
+  text += fmt::format(
+      "\n  rows: {:.3g} addressed, {:.3g} resident, {:.1f} of {:.0f} GB on the fullest server; {:.0f} % of a "
+      "batch's ids "
+      "are distinct\n",
+      outcome.storage.virtual_rows, outcome.storage.resident_rows, best.step.server_bytes / 1e9,
+      request.pools.servers.memory_bytes / 1e9, 100 * best.ids.distinct / best.ids.ids);
+  return text + fmt::format(
+                    "  {:.2g} % of look-ups read a row with an update in flight; worker cache answers {:.0f} "
+                    "%; loaders "
+                    "need {:.0f} cores\n  {:.3g} USD an hour, {:.3g} kW\n",
+                    100 * best.stale_share, 100 * best.ids.cache_hit_share, best.step.loader_cores,
+                    best.step.usd_per_hour, best.step.watts / 1000);
+}
+
+}  // namespace
+
+std::string table(const Request& request, const Outcome& outcome) {
+  std::string text =
+      fmt::format("{} on {} ({} engine), {} layouts in {}\n", request.work.model.name, request.pools.name,
+                  request.engine.name, outcome.evaluated, seconds_text(outcome.seconds));
+  if (outcome.ranked.empty()) {
+    text += "nothing fits:\n";
+    for (const Infeasible& one : outcome.infeasible)
+      text += fmt::format("  {}: needed {:.4g}, available {:.4g} {}\n", one.constraint, one.needed,
+                          one.available, one.unit);
+    return text;
+  }
+  text += fmt::format("{:>3} {:>12} {:>10} {:>10}  {:20} {}\n", "", "samples/s", "USD/G", "kWh/G", "bound by",
+                      "layout");
+  for (size_t i = 0; i < outcome.ranked.size(); ++i) {
+    const Candidate& one = outcome.ranked[i];
+    text += fmt::format("{:3} {:12.4g} {:10.3g} {:10.3g}  {:20} {}{}\n", i + 1, one.step.samples_per_s,
+                        one.usd_per_billion_samples, one.kwh_per_billion_samples, one.step.bound_by,
+                        to_string(one.layout), i == 0 ? "" : "  " + why_worse(one, outcome.ranked[0]));
+  }
+  return text + details(request, outcome);
+}
+
+json to_json(const Request& request, const Outcome& outcome) {
+  json out;
+  out["results"] = json::array();
+  for (const Candidate& one : outcome.ranked) out["results"].push_back(result_json(one));
+  if (outcome.ranked.empty()) {
+    out["infeasible"] = json::array();
+    for (const Infeasible& one : outcome.infeasible)
+      out["infeasible"].push_back({{"constraint", one.constraint},
+                                   {"needed", one.needed},
+                                   {"available", one.available},
+                                   {"unit", one.unit}});
+  }
+  out["rows"] = {{"addressed", outcome.storage.virtual_rows},
+                 {"resident", outcome.storage.resident_rows},
+                 {"resident_gb", outcome.storage.bytes / 1e9}};
+  out["search"] = {{"space", outcome.space},
+                   {"evaluated", outcome.evaluated},
+                   {"pruned", outcome.pruned},
+                   {"seconds", outcome.seconds}};
+  json sources = json::array();
+  for (const auto* list : {&request.pools.source, &request.engine.source})
+    for (const auto& [figure, source] : *list) sources.push_back({{"figure", figure}, {"source", source}});
+  out["provenance"] = sources;
+  return out;
+}
+
+}  // namespace tessera::plan::recsys
