@@ -11,13 +11,14 @@
 #include "cli/plan_commands.h"
 #include "cli/plan_gpu.h"
 #include "core/file.h"
+#include "plan/emit/emit.h"
 #include "plan/hardware/gpu_cluster.h"
 
 namespace tessera::cli {
 namespace {
 
 struct TrainOptions {
-  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, software;
+  std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, emit, software;
   std::string failures, site, objective = "time";
   double tokens = 0, max_days = 0;
   int64_t gpus = 1, min_gpus = 0, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
@@ -88,6 +89,7 @@ Status run_on_gpus(const TrainOptions& o) {
                             .software = o.software,
                             .json = o.json,
                             .html = o.html,
+                            .emit = o.emit,
                             .failures = o.failures,
                             .site = o.site,
                             .objective = o.objective,
@@ -103,11 +105,17 @@ Status run_on_gpus(const TrainOptions& o) {
 
 Status run(const TrainOptions& options) {
   if (plan::is_gpu_cluster(options.cluster)) return run_on_gpus(options);
+  TESSERA_RETURN_IF_ERROR(check_emit(options.emit, options.json));
   if (!options.html.empty())
     return invalid("--html draws plans of GPU clusters; {} is a host: use --json", options.cluster);
   TESSERA_ASSIGN_OR_RETURN(plan::Request request, make_request(options));
   TESSERA_ASSIGN_OR_RETURN(plan::SearchResult result, plan::search(request));
-  print_result(request, result, options.top, options.json == "-" ? stderr : stdout);
+  print_result(request, result, options.top, options.json == "-" || !options.emit.empty() ? stderr : stdout);
+  if (!options.emit.empty() && !result.ranked.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(std::string text,
+                             plan::emit_training(options.emit, request, result.ranked.front()));
+    print_emitted(text);
+  }
   if (result.ranked.empty()) exit_status = 1;
   if (options.json.empty()) return {};
   std::string text = plan::to_json(request, result, options.top).dump(2) + "\n";
@@ -148,6 +156,8 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->add_option("--html", options->html, "Write one page with pictures that opens offline (GPUs)");
+  command->add_option("--emit", options->emit,
+                      "Print what runs the best layout: tessera, megatron, torchtitan or deepspeed");
   command->footer(
       "Examples:\n"
       "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 64 --seq 8192 --batch 128\n"
@@ -157,7 +167,9 @@ void add_plan_train(CLI::App& plan_command) {
       "                     --tokens 1e12 --objective cost --min-gpus 256 --max-days 30\n"
       "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
       "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
-      "                     --layout fsdp=16,ep=8 --micro-batch 2");
+      "                     --layout fsdp=16,ep=8 --micro-batch 2\n"
+      "  tessera plan train --model llama-3.1-8b --cluster h100 --gpus 8 --seq 8192 --batch 64 --emit "
+      "torchtitan");
   command->callback([options] {
     if (Status status = run(*options); !status) report_error(status.error());
   });

@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/plan_commands.h"
 #include "core/file.h"
 #include "plan/catalogue.h"
+#include "plan/emit/emit.h"
 #include "plan/training/gpu_report.h"
 #include "plan/training/page.h"
 
@@ -79,10 +81,15 @@ void print(const plan::GpuPlanRequest& request, const plan::GpuPlan& plan, FILE*
 }  // namespace
 
 Status plan_gpu_training(const GpuTrainOptions& options) {
+  TESSERA_RETURN_IF_ERROR(check_emit(options.emit, options.json));
   TESSERA_ASSIGN_OR_RETURN(plan::GpuPlanRequest request, make_request(options));
   TESSERA_ASSIGN_OR_RETURN(plan::GpuPlan plan, plan::plan_training(request));
-  print(request, plan, options.json == "-" ? stderr : stdout);
+  print(request, plan, options.json == "-" || !options.emit.empty() ? stderr : stdout);
   if (plan.ranked.empty()) exit_status = 1;
+  if (!options.emit.empty() && !plan.ranked.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(std::string text, plan::emit_training(options.emit, request, plan.ranked.front()));
+    print_emitted(text);
+  }
   if (!options.html.empty())
     TESSERA_RETURN_IF_ERROR(write_file_atomically(options.html, plan::training_page(request, plan)));
   if (options.json.empty()) return {};

@@ -9,6 +9,7 @@
 #include "cli/result_output.h"
 #include "core/file.h"
 #include "plan/catalogue.h"
+#include "plan/emit/emit.h"
 #include "plan/serving/search_page.h"
 #include "plan/serving/search_report.h"
 #include "plan/serving/validation_report.h"
@@ -19,7 +20,7 @@ namespace {
 namespace serving = plan::serving;
 
 struct ServeOptions {
-  std::string model, cluster = "h100", engine = "vllm", version, layout, trace, json, html;
+  std::string model, cluster = "h100", engine = "vllm", version, layout, trace, json, html, emit;
   std::string precision, kv_precision;
   int64_t gpus = 8, top = 10, draft_tokens = 0;
   double isl = 1024, osl = 1024, concurrency = 0, rate = 0, ttft_ms = 0, tpot_ms = 0, cached_prefix = 0,
@@ -89,11 +90,17 @@ Result<serving::SearchRequest> make_request(const ServeOptions& options) {
 }
 
 Status run(const ServeOptions& options) {
+  TESSERA_RETURN_IF_ERROR(check_emit(options.emit, options.json));
   TESSERA_ASSIGN_OR_RETURN(serving::SearchRequest request, make_request(options));
   TESSERA_ASSIGN_OR_RETURN(serving::SearchOutcome outcome, serving::search(request));
   std::string table = serving::search_table(request, outcome, options.top);
-  std::fputs(table.c_str(), text_output(options.json));
+  std::fputs(table.c_str(), options.emit.empty() ? text_output(options.json) : stderr);
   if (outcome.ranked.empty()) exit_status = 1;
+  if (!options.emit.empty() && !outcome.ranked.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(std::string text,
+                             plan::emit_serving(options.emit, request, outcome.ranked.front()));
+    print_emitted(text);
+  }
   if (!options.html.empty()) {
     std::string page = serving::search_page(request, outcome, options.top);
     TESSERA_RETURN_IF_ERROR(write_file_atomically(options.html, page));
@@ -126,6 +133,7 @@ void bind(CLI::App& command, ServeOptions& options) {
   command.add_option("--cached-prefix", options.cached_prefix, "Prompt tokens found in the prefix cache");
   command.add_option("--top", options.top, "Deployments to show")->capture_default_str();
   command.add_option("--json", options.json, "Write the result as JSON; - for standard output");
+  command.add_option("--emit", options.emit, "Print what runs the best: tessera, vllm, sglang or tensorrt-llm");
   command.add_option("--html", options.html, "Write one page with pictures that opens offline");
 }
 
@@ -154,7 +162,8 @@ void add_plan_serve(CLI::App& plan_command) {
       "  tessera plan serve --model deepseek-v3 --cluster gb200 --gpus 72 --precision nvfp4 --isl 8192 --osl "
       "1024 \\\n"
       "                     --ttft-ms 2000 --tpot-ms 20 --json -\n"
-      "  tessera plan serve --model llama-3.1-8b --cluster h100 --gpus 1 --layout tp=1 --rate 8");
+      "  tessera plan serve --model llama-3.1-8b --cluster h100 --gpus 1 --layout tp=1 --rate 8\n"
+      "  tessera plan serve --model llama-3.1-70b --cluster h100 --gpus 8 --precision fp8 --emit vllm");
   command->callback([options] {
     if (Status status = run(*options); !status) report_error(status.error());
   });
