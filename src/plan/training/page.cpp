@@ -81,7 +81,7 @@ json plan_json(const GpuPlanRequest& request, const GpuPlan& plan) {
   for (const LayoutPoint& point : cloud.points) points.push_back(point_json(point, scale));
   for (const LayoutPoint& point : cloud.front) front.push_back(point_json(point, scale));
   for (const GpuPrediction& one : plan.ranked) {
-    best.push_back(point_json(layout_point(request, one), scale));
+    best.push_back(point_json(layout_point(one), scale));
     usd.push_back(page_number(one.cost.usd * scale.money));
     energy.push_back(page_number(one.cost.energy_mwh * scale.energy));
   }

@@ -11,7 +11,8 @@ constexpr size_t kOwnPoints = 2400, kOtherPoints = 600;  // of these devices; of
 
 GpuPlanRequest with_devices(const GpuPlanRequest& request, int64_t gpus) {
   GpuPlanRequest other = request;
-  other.gpus = gpus, other.layout.reset(), other.top = 1;
+  other.gpus = gpus, other.min_gpus = 0, other.max_days = 0;
+  other.layout.reset(), other.top = 1;
   return other;
 }
 
@@ -20,7 +21,7 @@ std::vector<LayoutPoint> sample(const GpuPlanRequest& request, size_t most) {
   size_t stride = layouts.size() / most + 1;
   std::vector<LayoutPoint> points;
   for (size_t i = 0; i < layouts.size(); i += stride)
-    if (auto one = predict_training(request, layouts[i])) points.push_back(layout_point(request, *one));
+    if (auto one = predict_training(request, layouts[i])) points.push_back(layout_point(*one));
   return points;
 }
 
@@ -35,8 +36,8 @@ std::vector<LayoutPoint> front_of(std::vector<LayoutPoint> points) {
 
 }  // namespace
 
-LayoutPoint layout_point(const GpuPlanRequest& request, const GpuPrediction& one) {
-  return {.gpus = request.gpus,
+LayoutPoint layout_point(const GpuPrediction& one) {
+  return {.gpus = one.setup.layout.devices(),
           .hours = one.cost.hours,
           .usd = one.cost.usd,
           .tokens_per_s_per_device = one.step.tokens_per_s_per_device,
@@ -54,7 +55,7 @@ LayoutCloud layout_cloud(const GpuPlanRequest& request) {
     for (LayoutPoint& point : sample(some, quarter == 4 ? kOwnPoints : kOtherPoints))
       cloud.points.push_back(std::move(point));
     auto plan = plan_training(some);
-    if (plan && !plan->ranked.empty()) best.push_back(layout_point(some, plan->ranked.front()));
+    if (plan && !plan->ranked.empty()) best.push_back(layout_point(plan->ranked.front()));
   }
   cloud.front = front_of(std::move(best));
   return cloud;

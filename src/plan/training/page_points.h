@@ -26,7 +26,7 @@ struct LayoutCloud {
   std::vector<LayoutPoint> front;  // fastest first: each later one is slower and cheaper
 };
 
-LayoutPoint layout_point(const GpuPlanRequest& request, const GpuPrediction& one);
+LayoutPoint layout_point(const GpuPrediction& one);
 LayoutCloud layout_cloud(const GpuPlanRequest& request);
 
 }  // namespace tessera::plan
