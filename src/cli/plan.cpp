@@ -19,7 +19,7 @@ namespace {
 
 struct TrainOptions {
   std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, emit, software;
-  std::string failures, site, objective = "time";
+  std::string failures, site, objective = "time", space = "default";
   double tokens = 0, max_days = 0;
   int64_t gpus = 1, min_gpus = 0, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
   int64_t tp_blocks = 0, seq_chunks = 0;
@@ -93,6 +93,7 @@ Status run_on_gpus(const TrainOptions& o) {
                             .failures = o.failures,
                             .site = o.site,
                             .objective = o.objective,
+                            .space = o.space,
                             .gpus = o.gpus,
                             .min_gpus = o.min_gpus,
                             .seq = o.seq,
@@ -144,6 +145,10 @@ void add_plan_train(CLI::App& plan_command) {
                       "Kernel threads of a process (default: cores / processes)");
   command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)");
   command->add_option("--objective", options->objective, "time, cost, energy or rate (tokens/s/GPU); on GPUs")
+      ->capture_default_str();
+  command
+      ->add_option("--space", options->space,
+                   "default, or calculon: that planner's space, ranked per sample (GPUs)")
       ->capture_default_str();
   command->add_option("--min-gpus", options->min_gpus, "Try halves of --gpus down to this many (GPUs)");
   command->add_option("--max-days", options->max_days, "Limit of the whole run, with --tokens (GPUs)");

@@ -62,6 +62,9 @@ Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
   request.gpus = options.gpus, request.tokens = options.tokens;
   request.micro_batch = options.micro_batch, request.top = options.top;
   request.min_gpus = options.min_gpus, request.max_days = options.max_days;
+  if (options.space != "default" && options.space != "calculon")
+    return invalid("space '{}': expected default or calculon", options.space);
+  if (options.space == "calculon") request.space = plan::SearchSpace::calculon;
   TESSERA_ASSIGN_OR_RETURN(request.objective, plan::parse_objective(options.objective));
   if (options.layout.empty()) return request;
   TESSERA_ASSIGN_OR_RETURN(request.layout, layout_of(options));

@@ -26,6 +26,10 @@ double devices(const GpuPrediction& one) {
   return static_cast<double>(one.setup.layout.devices());
 }
 
+std::string text_of(const GpuPrediction& one) {
+  return to_string(one.setup.layout) + (one.switches.empty() ? "" : "," + one.switches);
+}
+
 double value_of(const GpuPlanRequest& request, const GpuPrediction& one) {
   return objective_value(request.objective, request.cluster, devices(one),
                          request.tokens > 0 ? one.goodput : Goodput{}, one.step.seconds, one.step.power_share);
@@ -49,6 +53,7 @@ json layout_json(const GpuPrediction& one) {
           {"sharding", to_string(layout.sharding)},
           {"sequence_parallel", layout.sequence_parallel},
           {"precision", to_string(one.setup.work.precision)},
+          {"switches", one.switches},
           {"text", to_string(layout)}};
 }
 
@@ -176,7 +181,7 @@ std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
     std::string note = i == 0 ? "" : "  " + why_it_loses(request, one, plan.ranked[0]);
     text += fmt::format("{:3} {:>10} {:9.0f} {:5.1f}% {:5.1f} GiB  {:30} {}{}\n", i + 1,
                         seconds_text(one.step.seconds), one.step.tokens_per_s_per_device, 100 * one.step.mfu,
-                        gib(one.peak_bytes), bound_by(one.step), to_string(one.setup.layout), note);
+                        gib(one.peak_bytes), bound_by(one.step), text_of(one), note);
   }
   return text;
 }
@@ -226,13 +231,16 @@ json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan) {
                                    {"unit", reason.unit}});
   }
   const SearchCounts& counts = plan.counts;
-  out["search"] = {
-      {"objective", to_string(request.objective)},
-      {"space", counts.space},
-      {"evaluated", counts.evaluated},
-      {"pruned", counts.pruned()},
-      {"pruned_by", {{"bound", counts.beaten}, {"memory", counts.too_large}, {"invalid", counts.invalid}}},
-      {"seconds", plan.seconds}};
+  out["search"] = {{"objective", to_string(request.objective)},
+                   {"space", counts.space},
+                   {"evaluated", counts.evaluated},
+                   {"pruned", counts.pruned()},
+                   {"pruned_by",
+                    {{"bound", counts.beaten},
+                     {"memory", counts.too_large},
+                     {"dominated", counts.dominated},
+                     {"invalid", counts.invalid}}},
+                   {"seconds", plan.seconds}};
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "core/clock.h"
+#include "plan/training/calculon_search.h"
 #include "plan/training/gpu_bounds.h"
 #include "plan/training/gpu_candidates.h"
 
@@ -52,6 +53,12 @@ Status check_request(const GpuPlanRequest& request) {
   if (request.work.global_batch < 1 || request.work.seq < 1)
     return invalid("seq = {}, global batch = {}: expected positive numbers", request.work.seq,
                    request.work.global_batch);
+  bool calculon = request.space == SearchSpace::calculon;
+  if (calculon && (request.model.is_moe() || request.model.kinds.front().mixer.heads < 1))
+    return invalid("space calculon describes dense transformers; {} is none: use the default space",
+                   request.model.name);
+  if (calculon && (request.objective != Objective::time || request.min_gpus > 0 || request.max_days > 0))
+    return invalid("space calculon ranks by time on all devices: drop objective, min gpus and max days");
   if (!request.layout) return {};
   if (request.layout->devices() != request.gpus)
     return invalid("layout {} uses {} devices but {} are given", to_string(*request.layout),
@@ -222,7 +229,8 @@ Result<GpuPrediction> predict_training(const GpuPlanRequest& request, const Trai
 Result<GpuPlan> plan_training(const GpuPlanRequest& request) {
   Clock::time_point started = Clock::now();
   TESSERA_RETURN_IF_ERROR(check_request(request));
-  GpuPlan plan = request.layout ? plan_one(request) : plan_space(request);
+  bool calculon = request.space == SearchSpace::calculon;
+  GpuPlan plan = request.layout ? plan_one(request) : calculon ? search_calculon(request) : plan_space(request);
   plan.seconds = seconds_since(started);
   return plan;
 }

@@ -20,6 +20,9 @@
 
 namespace tessera::plan {
 
+// What is searched: our own space (gpu_candidates.h) or Calculon's (calculon_space.h).
+enum class SearchSpace { own, calculon };
+
 struct GpuPlanRequest {
   Blueprint model;
   GpuCluster cluster;  // with its constants for training
@@ -32,6 +35,7 @@ struct GpuPlanRequest {
   double tokens = 0;     // of the whole run, 0: only the step is planned
   double max_days = 0;   // of the whole run, 0: no limit
   Objective objective = Objective::time;
+  SearchSpace space = SearchSpace::own;
   std::optional<TrainingLayout> layout;  // only this one
   int64_t micro_batch = 0;               // 0: tried
   int64_t top = 10;
@@ -39,6 +43,7 @@ struct GpuPlanRequest {
 
 struct GpuPrediction {
   TrainingSetup setup;
+  std::string switches;  // of Calculon's space beyond the layout
   TrainingStep step;
   std::vector<TrainingMemory> memory;  // by stage
   double peak_bytes = 0;               // of the fullest stage, as the device sees it
@@ -59,8 +64,9 @@ struct SearchCounts {
   int64_t evaluated = 0;  // finalised: time, memory by class, MFU
   int64_t beaten = 0;     // in groups whose bound is worse than the answer
   int64_t too_large = 0;  // memory, by the bound or by its sum
+  int64_t dominated = 0;  // another candidate is never slower and never larger
   int64_t invalid = 0;    // the framework could not start them
-  int64_t pruned() const { return beaten + too_large + invalid; }
+  int64_t pruned() const { return beaten + too_large + dominated + invalid; }
 };
 
 struct GpuPlan {

@@ -63,6 +63,12 @@ double kept_in_flight(const TrainingSetup& setup, int64_t stage, const StageLaye
   return bytes;
 }
 
+void add_overheads(TrainingMemory& memory, const MemoryConstants& constants) {
+  memory.reserved = memory.allocated() * (1 + constants.fragmentation);
+  memory.device = memory.reserved + constants.context_bytes;
+  memory.required = memory.allocated() * (1 + constants.least_fragmentation) + constants.least_context_bytes;
+}
+
 TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
                             const ModelMemory& model) {
   const MemoryConstants& constants = *model.constants;
@@ -78,9 +84,7 @@ TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const Sta
   if (layers.head) memory.workspace = std::max(memory.workspace, model.head_bytes);
   memory.buffers =
       model.placeholders.layers + (layers.head ? model.placeholders.head : 0) + constants.bucket_bytes;
-  memory.reserved = memory.allocated() * (1 + constants.fragmentation);
-  memory.device = memory.reserved + constants.context_bytes;
-  memory.required = memory.allocated() * (1 + constants.least_fragmentation) + constants.least_context_bytes;
+  add_overheads(memory, constants);
   return memory;
 }
 
@@ -130,8 +134,8 @@ Result<Recomputation> least_recomputation(const TrainingSetup& setup, double dev
   const std::string core = setup.options.flash_attention ? "" : "core_attn+";
   std::vector<std::string> modes = {to_string(setup.layout.recompute)};
   if (!core.empty()) modes.emplace_back("core_attn");
-  for (const char* modules : {"moe_act", "layernorm+moe_act", "layernorm+moe_act+mla_up_proj",
-                              "layernorm+moe_act+mla_up_proj+mlp"})
+  for (const char* modules :
+       {"moe_act", "layernorm+moe_act", "layernorm+moe_act+mla_up_proj", "layernorm+moe_act+mla_up_proj+mlp"})
     modes.push_back(core + modules);
   LayerRange first = setup.layers_of(0, 0);
   for (int64_t layers = 1; layers < first.last - first.first; ++layers)

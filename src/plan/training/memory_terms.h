@@ -65,6 +65,8 @@ StageElements elements_of(const StageLayers& layers, const ModelMemory& model);
 // Its activations of all micro-batches in flight.
 double kept_in_flight(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
                       const ModelMemory& model);
+// Reserved, device and required from what is allocated.
+void add_overheads(TrainingMemory& memory, const MemoryConstants& constants);
 TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
                             const ModelMemory& model);
 

@@ -13,18 +13,14 @@ double real(int64_t value) {
   return static_cast<double>(value);
 }
 
-// Of what a generation leaves exposed, the part that stays when its overlap is switched on by name
-// (torchtitan's asynchronous tensor parallelism, Megatron's expert overlap).
-constexpr double kOverlapLeft = 0.4;
-
 // Hides communication as the software does. Sharded parameters travel beside the layer's computation.
 ClockTime on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,
                        const SoftwareGeneration& software) {
   ClockTime clock;
   double compute = time.compute();
   sharded_s /= software.sharded_rate;
-  clock.tp = time.tp * software.tp_exposed * (options.overlap_tp ? kOverlapLeft : 1);
-  clock.ep = time.ep * software.ep_exposed * (options.overlap_ep ? kOverlapLeft : 1);
+  clock.tp = time.tp * software.tp_exposed * (options.overlap_tp ? kNamedOverlapLeft : 1);
+  clock.ep = time.ep * software.ep_exposed * (options.overlap_ep ? kNamedOverlapLeft : 1);
   // A ring of keys and values hides behind attention, except its first block.
   double behind = 0.9 * time.attention;
   clock.cp = std::max(0.1 * time.cp, time.cp - behind);

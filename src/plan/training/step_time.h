@@ -18,6 +18,10 @@
 
 namespace tessera::plan {
 
+// Of what a generation leaves exposed, the part that stays when its overlap is switched on by name
+// (torchtitan's asynchronous tensor parallelism, Megatron's expert overlap).
+inline constexpr double kNamedOverlapLeft = 0.4;
+
 // Sums to the step. `compute` is that of the slowest stage, with its slow-down beside communication.
 struct TrainingBreakdown {
   double compute = 0, tp = 0, cp = 0, ep = 0, pp = 0, dp = 0, bubble = 0, optimizer = 0, host = 0;
