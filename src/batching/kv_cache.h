@@ -1,7 +1,7 @@
 // Who owns which block of a server's KV cache, and which blocks are kept after their last owner has gone
 // because a later request may begin with the same tokens.
 //
-// Invariants (random schedules check them against a plain model, in kv_cache_test.cpp):
+// Invariants (random schedules check them against a plain model, in reuse_test.cpp):
 //   - num_available() blocks can be taken, free ones first, then kept ones, least recently used first: as long
 //   as
 //     a block is kept, take() succeeds;

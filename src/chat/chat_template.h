@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "chat/value.h"
 
@@ -40,11 +41,14 @@ class ChatTemplate {
 struct ModelChat {
   ChatTemplate chat_template;
   std::string source;
-  Dict special_tokens;  // bos_token, eos_token...
+  Dict special_tokens;                   // bos_token, eos_token...
+  std::vector<int64_t> end_tokens = {};  // eos_token_id of generation_config.json
 };
 
 // From chat_template.jinja, else chat_template.json, else tokenizer_config.json (of several templates:
-// "default"). Nothing when the folder has none. Errors: those of parse(), with the file's name.
-Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& folder);
+// "default"). Nothing when the folder has none. `template_file` goes first when it is named. Errors: those of
+// parse(), with the file's name.
+Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& folder,
+                                                 const std::filesystem::path& template_file = {});
 
 }  // namespace tessera::chat

@@ -36,9 +36,23 @@ std::optional<std::string> template_in(const Value& config) {
   return std::nullopt;
 }
 
+// One id or several; chat models often end a turn with another token than a text.
+Result<std::vector<int64_t>> read_end_tokens(const std::filesystem::path& path) {
+  std::vector<int64_t> out;
+  if (!std::filesystem::exists(path)) return out;
+  TESSERA_ASSIGN_OR_RETURN(Value config, read_json(path));
+  const Value* ids = config.dict() ? config.dict()->find("eos_token_id") : nullptr;
+  if (ids && ids->is_integer()) out.push_back(ids->integer());
+  if (!ids || !ids->sequence()) return out;
+  for (const Value& id : ids->sequence()->items)
+    if (id.is_integer()) out.push_back(id.integer());
+  return out;
+}
+
 }  // namespace
 
-Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& folder) {
+Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& folder,
+                                                 const std::filesystem::path& template_file) {
   namespace fs = std::filesystem;
   Dict tokens;
   std::optional<std::string> source;
@@ -52,14 +66,17 @@ Result<std::optional<ModelChat>> load_model_chat(const std::filesystem::path& fo
     source = std::move(text);
     from = folder / name;
   }
-  if (fs::path file = folder / "chat_template.jinja"; fs::exists(file)) {
+  fs::path file = template_file.empty() ? folder / "chat_template.jinja" : template_file;
+  if (!template_file.empty() || fs::exists(file)) {
     TESSERA_ASSIGN_OR_RETURN(source, read_file(file));
     from = file;
   }
   if (!source) return std::optional<ModelChat>();
   auto parsed = ChatTemplate::parse(*source);
   if (!parsed) return parsed.error().within(from.string());
-  return std::optional(ModelChat{std::move(*parsed), std::move(*source), std::move(tokens)});
+  TESSERA_ASSIGN_OR_RETURN(auto end_tokens, read_end_tokens(folder / "generation_config.json"));
+  return std::optional(
+      ModelChat{std::move(*parsed), std::move(*source), std::move(tokens), std::move(end_tokens)});
 }
 
 }  // namespace tessera::chat

@@ -246,6 +246,7 @@ Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
 
 void Engine::guess() {
   for (auto& [id, answer] : answers_) {
+    if (!answer->first_step) continue;  // it waits, or its prompt has yet to run
     answer->guesses = repeat_guess(answer->tokens(), answer->guess_length.next());
     scheduler_.propose(id, std::ssize(answer->guesses));
   }
@@ -260,8 +261,8 @@ Engine::Work Engine::plan_step() {
     if (!answer.first_step) {
       metrics_.count_prompt_tokens(std::ssize(answer.request().prompt));
       answer.set_cached_tokens(scheduler_.reused_tokens(id));
+      answer.first_step = now;
     }
-    if (!answer.first_step) answer.first_step = now;
   }
   for (size_t i = 0; i < work.step.preempted.size(); ++i) metrics_.count_preemption();
   for (const StepEntry& entry : work.step.entries) work.answers.push_back(answers_.at(entry.id));

@@ -49,9 +49,9 @@ class Engine {
   ~Engine();  // cancels what is left
 
   // Queues all requests or none. Each `notify` runs on the engine's thread whenever there is something to take.
-  // Errors: invalid_argument (too long, empty; names the limit), resource_exhausted (the queue is full),
-  // or the first token would come later than the objective), unavailable (the engine failed). A request whose
-  // time is over ends with deadline_exceeded.
+  // Errors: invalid_argument (too long, empty; names the limit), resource_exhausted (the queue is full, or the
+  // first token would come later than the objective), unavailable (the engine failed). A request whose time is
+  // over ends with deadline_exceeded.
   using Completions = std::vector<std::shared_ptr<Completion>>;
   Result<Completions> submit(std::vector<CompletionRequest> requests, std::function<void()> notify);
 

@@ -99,10 +99,10 @@ class Exchange : public HttpExchange {
     std::exchange(session_, nullptr)->finish_exchange();
   }
 
-  void begin_stream(const std::string& content_type) override {
+  void begin_stream(const HttpResponse& response) override {
     if (!session_) return;
     if (!chunked_) session_->keep_alive_ = false;
-    std::string head = head_of({.content_type = content_type}, session_->keep_alive_);
+    std::string head = head_of(response, session_->keep_alive_);
     head += "Cache-Control: no-cache\r\n";
     session_->send(head + (chunked_ ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n"));
   }

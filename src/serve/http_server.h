@@ -33,7 +33,7 @@ class HttpExchange {
   virtual const HttpRequest& request() const = 0;
   virtual void respond(const HttpResponse& response) = 0;
 
-  virtual void begin_stream(const std::string& content_type) = 0;
+  virtual void begin_stream(const HttpResponse& head) = 0;  // without its body
   // Written one after the other. on_written follows when all of it is with the system: who waits for it never
   // piles up data for a slow client.
   virtual void write(const std::string& data) = 0;

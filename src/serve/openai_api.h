@@ -1,6 +1,7 @@
-// The HTTP face of an engine: OpenAI's completions and models, health, and metrics.
+// The HTTP face of an engine: OpenAI's completions, chat completions and models, health, and metrics.
 //
-//   POST /v1/completions   GET /v1/models   GET /v1/models/NAME   GET /health   GET /metrics
+//   POST /v1/completions   POST /v1/chat/completions
+//   GET /v1/models   GET /v1/models/NAME   GET /health   GET /metrics
 //
 // A streamed answer has at most one write under way; tokens that come meanwhile go out together with the next
 // one. A client that leaves cancels its requests at once.
@@ -23,7 +24,7 @@ class OpenAiApi {
   HttpResponse get(const std::string& path) const;
   HttpResponse health() const;
   std::string model_json() const;
-  void complete(std::shared_ptr<HttpExchange> exchange);
+  void complete(std::shared_ptr<HttpExchange> exchange, bool chat);
 
   Engine& engine_;
   HttpServer& server_;

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
+#include "core/log.h"
 #include "serve/openai_api.h"
 
 namespace tessera::cli {
@@ -14,7 +15,7 @@ namespace {
 
 struct ServeCommand {
   ServeFlags serve;
-  std::string host = "127.0.0.1", name;
+  std::string host = "127.0.0.1", name, chat_template;
   uint16_t port = 8000;
   int64_t max_length = 0, max_guesses = 0;
   double drain_timeout_s = 300, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
@@ -50,6 +51,25 @@ Status run_follower(const ServeCommand& flags, const RankPlace& place) {
   return serve::follow_engine(model, *group, serve::scheduling_of(options));
 }
 
+// A template that cannot be run takes away chat only; completions are served all the same.
+serve::ServedName served_name(const ServeCommand& flags, const data::Tokenizer& tokenizer, int64_t max_length) {
+  serve::ServedName out{.name = model_name(flags), .max_length = max_length};
+  auto chat = chat::load_model_chat(flags.serve.model, flags.chat_template);
+  if (!chat) {
+    out.no_chat = chat.error().message;
+    log(LogLevel::warn, "no chat completions: {}", out.no_chat);
+    return out;
+  }
+  out.chat = std::move(*chat);
+  if (!out.chat) return out;
+  const chat::Value* eos = out.chat->special_tokens.find("eos_token");
+  auto id = eos ? tokenizer.token_to_id(*eos->text()) : std::nullopt;
+  auto& ends = out.chat->end_tokens;
+  if (id) ends.push_back(*id);
+  std::erase_if(ends, [&](int64_t token) { return token < 0 || token >= tokenizer.vocab_size(); });
+  return out;
+}
+
 Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, Group& group,
                       serve::HttpServer& server) {
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
@@ -69,8 +89,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
     });
   };
   TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, group, tokenizer, engine_options));
-  serve::OpenAiApi api(*engine, server, tokenizer,
-                       {.name = model_name(flags), .max_length = engine->max_length()});
+  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, *tokenizer, engine->max_length()));
   print_line(fmt::format("serving {} on http://{}:{} (layout {}, {}, context {} tokens, KV cache {} tokens)",
                          model_name(flags), flags.host, server.port(), to_string(options.layout), options.dtype,
                          engine->max_length(), engine_options.scheduling.capacity_tokens()));
@@ -103,6 +122,10 @@ void add_serve(CLI::App& app) {
   command->add_option("--port", flags->port, "0: any free one")->capture_default_str();
   command->add_option("--served-model-name", flags->name,
                       "What clients call it; the directory's name if empty");
+  command
+      ->add_option("--chat-template", flags->chat_template,
+                   "Jinja file that writes conversations out; the model's own if empty")
+      ->check(CLI::ExistingFile);
   command->add_option("--max-length", flags->max_length, "Tokens of a prompt and its answer; 0: the model's")
       ->capture_default_str();
   command->add_option("--max-running", flags->serve.max_running, "Requests that run at once")

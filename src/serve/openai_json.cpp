@@ -1,0 +1,79 @@
+#include "serve/openai_json.h"
+
+#include <nlohmann/json.hpp>
+
+namespace tessera::serve {
+
+using nlohmann::json;
+
+namespace {
+
+json completion_logprobs(const std::vector<TokenLogprobs>& tokens) {
+  json out = {{"tokens", json::array()},
+              {"token_logprobs", json::array()},
+              {"top_logprobs", json::array()},
+              {"text_offset", json::array()}};
+  for (const TokenLogprobs& token : tokens) {
+    json top = json::object();
+    for (const auto& [text, logprob] : token.top) top[text] = logprob;
+    out["tokens"].push_back(token.token);
+    out["token_logprobs"].push_back(token.logprob ? json(*token.logprob) : json(nullptr));
+    out["top_logprobs"].push_back(token.logprob ? top : json(nullptr));
+    out["text_offset"].push_back(token.text_offset);
+  }
+  return out;
+}
+
+json with_bytes(const std::string& token, double logprob) {
+  json bytes = json::array();
+  for (char c : token) bytes.push_back(static_cast<unsigned char>(c));
+  return {{"token", token}, {"logprob", logprob}, {"bytes", bytes}};
+}
+
+json chat_logprobs(const std::vector<TokenLogprobs>& tokens) {
+  json content = json::array();
+  for (const TokenLogprobs& token : tokens) {
+    json entry = with_bytes(token.token, token.logprob.value_or(0));
+    entry["top_logprobs"] = json::array();
+    for (const auto& [text, logprob] : token.top) entry["top_logprobs"].push_back(with_bytes(text, logprob));
+    content.push_back(std::move(entry));
+  }
+  return {{"content", content}, {"refusal", nullptr}};
+}
+
+json finish_reason(const CompletionProgress& progress) {
+  return progress.reason ? json(to_string(*progress.reason)) : json(nullptr);
+}
+
+}  // namespace
+
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+json completion_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs) {
+  return {{"index", index},
+          {"text", progress.text},
+          {"logprobs", with_logprobs ? completion_logprobs(progress.logprobs) : json(nullptr)},
+          {"finish_reason", finish_reason(progress)}};
+}
+
+json chat_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs) {
+  return {{"index", index},
+          {"message", {{"role", "assistant"}, {"content", progress.text}, {"refusal", nullptr}}},
+          {"logprobs", with_logprobs ? chat_logprobs(progress.logprobs) : json(nullptr)},
+          {"finish_reason", finish_reason(progress)}};
+}
+
+json chat_delta(int64_t index, const CompletionProgress& progress, bool with_logprobs, bool is_first) {
+  json delta = json::object();
+  if (is_first) delta["role"] = "assistant";
+  if (is_first || !progress.text.empty()) delta["content"] = progress.text;
+  bool has_logprobs = with_logprobs && !progress.logprobs.empty();
+  return {{"index", index},
+          {"delta", delta},
+          {"logprobs", has_logprobs ? chat_logprobs(progress.logprobs) : json(nullptr)},
+          {"finish_reason", finish_reason(progress)}};
+}
+
+}  // namespace tessera::serve

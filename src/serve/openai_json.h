@@ -1,0 +1,20 @@
+// Answers in OpenAI's JSON: completions and chat completions, whole and in pieces.
+// Threads: any.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <vector>
+
+#include "serve/completion.h"
+
+namespace tessera::serve {
+
+// Tokens may be parts of characters; JSON cannot carry those, so they become U+FFFD.
+std::string dump(const nlohmann::json& value);
+
+nlohmann::json completion_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs);
+nlohmann::json chat_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs);
+// A piece of a streamed choice. The first one of a choice carries the role.
+nlohmann::json chat_delta(int64_t index, const CompletionProgress& progress, bool with_logprobs, bool is_first);
+
+}  // namespace tessera::serve
