@@ -42,11 +42,15 @@ nlohmann::json percentiles_json(const Percentiles& p) {
           {"p99", 1000 * p.p99}};
 }
 
-// Intervals as those of a published closed loop on known engines.
-void put(nlohmann::json& out, const std::string& name, double value, const Candidate& c) {
+// As those of a published closed loop on known engines.
+Interval interval_of(const Candidate& c, const std::string& name) {
   ServingCase like;
   like.disaggregated = c.disaggregated;
-  Interval interval = Intervals::built_in().find(interval_key(like, c.estimate, name));
+  return Intervals::built_in().find(interval_key(like, c.estimate, name));
+}
+
+void put(nlohmann::json& out, const std::string& name, double value, const Candidate& c) {
+  Interval interval = interval_of(c, name);
   out[name] = value;
   out[name + "_low"] = value * interval.low;
   out[name + "_high"] = value * interval.high;
@@ -87,15 +91,39 @@ nlohmann::json candidate_json(const Candidate& c) {
   return out;
 }
 
+// What a request of the loser takes more of in a decode step than one of the best.
+std::string why_less(const Candidate& c, const Candidate& best) {
+  const Estimate &mine = c.estimate, &first = best.estimate;
+  const StepPart* most = nullptr;
+  double growth = 0;
+  for (const StepPart& part : kParts) {
+    double more = mine.decode_step.*part.seconds / std::max(1.0, mine.running) -
+                  first.decode_step.*part.seconds / std::max(1.0, first.running);
+    if (more > growth) most = &part, growth = more;
+  }
+  double less = 100 * (1 - mine.tokens_per_s_gpu / first.tokens_per_s_gpu);
+  return fmt::format("; {:.0f} % less{}", less, most ? fmt::format(", most in {}", most->words) : "");
+}
+
 std::string table_row(size_t rank, const Candidate& c, const Candidate& best) {
   const Estimate& e = c.estimate;
-  std::string behind = rank == 1 ? ""
-                                 : fmt::format(", {:.0f} % less",
-                                               100 * (1 - e.tokens_per_s_gpu / best.estimate.tokens_per_s_gpu));
   return fmt::format("{:>3} {:<44} {:>8.0f} {:>9.1f} {:>9.0f} {:>8.2f} {:>8.1f} {:>8.2f}  {}{}{}\n", rank,
                      describe(c), e.running, e.tokens_per_s_gpu, 1000 * e.ttft_s, 1000 * e.tpot_s,
-                     e.tokens_per_s_user, c.usd_per_million_tokens, bound_of(e.decode_step), behind,
-                     e.saturated ? ", near full load" : "");
+                     e.tokens_per_s_user, c.usd_per_million_tokens, bound_of(e.decode_step),
+                     rank == 1 ? "" : why_less(c, best), e.saturated ? ", near full load" : "");
+}
+
+std::string interval_text(const Candidate& c) {
+  auto range = [&](const char* name, double value) {
+    Interval interval = interval_of(c, name);
+    return fmt::format("{:.4g} to {:.4g}", value * interval.low, value * interval.high);
+  };
+  return fmt::format(
+      "best, in 90 of 100 published rows: {} tok/s/GPU, TTFT {} ms, TPOT {} ms\n"
+      "figures: engine constants fitted on published rows (docs/accuracy_serving.md), accelerator by its data "
+      "sheet\n",
+      range("tok_s_gpu", c.estimate.tokens_per_s_gpu), range("ttft_ms", 1000 * c.estimate.ttft_s),
+      range("tpot_ms", 1000 * c.estimate.tpot_s));
 }
 
 }  // namespace
@@ -124,11 +152,12 @@ std::string describe(const Candidate& c) {
 }
 
 std::string search_table(const SearchRequest& request, const SearchOutcome& outcome, int64_t top) {
-  std::string text =
-      fmt::format("{} on {} x {}, {} {}: {:.0f} tokens in, {:.0f} out; {} layouts, {} points in {:.2f} s\n",
-                  request.model.name, request.gpus, request.device.name, request.engine.name,
-                  request.engine.version, request.traffic.input_tokens, request.traffic.output_tokens,
-                  outcome.space, outcome.points, outcome.seconds);
+  std::string text = fmt::format(
+      "{} on {} x {}, {}: {:.0f} tokens in, {:.0f} out; {} layouts, {} points in {:.2f} s\n",
+      request.model.name, request.gpus, request.device.name,
+      request.engine.version.empty() ? request.engine.name : request.engine.name + " " + request.engine.version,
+      request.traffic.input_tokens, request.traffic.output_tokens, outcome.space, outcome.points,
+      outcome.seconds);
   if (outcome.ranked.empty()) {
     text += "nothing meets the request:\n";
     for (const Infeasible& reason : outcome.infeasible)
@@ -141,6 +170,7 @@ std::string search_table(const SearchRequest& request, const SearchOutcome& outc
   auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
   for (size_t i = 0; i < rows; ++i) text += table_row(i + 1, outcome.ranked[i], outcome.ranked.front());
   const Candidate& best = outcome.ranked.front();
+  text += interval_text(best);
   if (best.simulation)
     text += fmt::format(
         "simulated, best: TTFT p50 {:.0f} p90 {:.0f} p99 {:.0f} ms, TPOT p50 {:.2f} p99 {:.2f} ms, {} "

@@ -1,4 +1,4 @@
-// The outcome of a search as a table for people and as JSON for machines (docs/plan_serving.md).
+// The outcome of a search as a table for people and as JSON for machines (docs/planning.md).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

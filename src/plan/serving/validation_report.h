@@ -1,5 +1,5 @@
 // A comparison with published serving figures as text for people and as JSON for machines
-// (docs/plan_serving.md).
+// (docs/planning.md).
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

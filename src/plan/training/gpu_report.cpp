@@ -186,6 +186,14 @@ std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
   return text;
 }
 
+// What of the answer stands on figures that nobody published.
+static std::string provenance_text(const GpuPlanRequest& request) {
+  std::string assumed;
+  for (const auto& [figure, source] : request.cluster.source)
+    if (source.starts_with("assumed")) assumed += (assumed.empty() ? "; assumed: " : ", ") + figure;
+  return fmt::format("  figures: constants fitted on published runs (docs/accuracy.md){}\n", assumed);
+}
+
 std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best) {
   const TrainingStep& step = best.step;
   std::string text = fmt::format("\nbest: {}\n", to_string(best.setup.layout));
@@ -207,6 +215,7 @@ std::string gpu_details(const GpuPlanRequest& request, const GpuPrediction& best
       "  goodput {:.1f} %: {:.2f} interruptions a day, a checkpoint every {}, {:.0f} spare hosts{}\n",
       100 * best.goodput.share, best.goodput.interruptions_per_day, seconds_text(best.goodput.interval_s),
       best.goodput.spare_hosts, lost_text(best.goodput));
+  text += provenance_text(request);
   if (request.tokens <= 0) return text;
   const RunCost& cost = best.cost;
   text += fmt::format(

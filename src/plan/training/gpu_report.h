@@ -1,4 +1,4 @@
-// What plan_training found, for people and for programs. The JSON schema is described in docs/plan_gpus.md.
+// What plan_training found, for people and for programs. The JSON schema is described in docs/planning.md.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
