@@ -81,7 +81,11 @@ int main(int argc, char** argv) {
   } catch (const CLI::ExtrasError&) {
     refuse_unknown_option(app);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error);
+    if (error.get_exit_code() == 0) return app.exit(error);  // help and version
+    std::string what = error.what();
+    bool number = what.find("onvert") != std::string::npos || what.find("not in range") != std::string::npos;
+    const char* hint = number ? "numbers are plain, such as 4096 or 15e12" : "run with --help for more";
+    report_error(tessera::invalid("{}; {}", what, hint));
   }
   return exit_status;
 }

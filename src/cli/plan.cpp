@@ -132,7 +132,7 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--cluster", options->cluster, "Name in the catalogue, or path of a TOML file")
       ->capture_default_str();
   command->add_option("--gpus,-n", options->gpus, "Devices, or processes of a CPU host")->required();
-  command->add_option("--seq", options->seq, "Tokens of a sequence")->required();
+  command->add_option("--seq", options->seq, "Tokens of a sequence")->required()->check(CLI::Range(1, 1 << 30));
   command->add_option("--batch,--global-batch", options->batch, "Sequences of one step")->required();
   command->add_option("--micro-batch", options->micro_batch, "Sequences of a micro-batch (default: tried)");
   command->add_option("--layout", options->layout, "Only this layout, such as fsdp=2,tp=2");
@@ -143,7 +143,8 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--seq-chunks", options->seq_chunks, "Parts of every sum over tokens");
   command->add_option("--threads", options->threads,
                       "Kernel threads of a process (default: cores / processes)");
-  command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)");
+  command->add_option("--tokens", options->tokens, "Tokens of the whole run: adds hours, cost, energy (GPUs)")
+      ->check(CLI::Range(0.0, 1e18));
   command->add_option("--objective", options->objective, "time, cost, energy or rate (tokens/s/GPU); on GPUs")
       ->capture_default_str();
   command
@@ -158,7 +159,9 @@ void add_plan_train(CLI::App& plan_command) {
       "Over the defaults (GPUs): restart_s=, spare_hosts=, checkpoint=storage, interval_s=, ...");
   command->add_option("--site", options->site,
                       "Over the cluster's figures (GPUs): pue=, grid_kg_per_kwh=, price=");
-  command->add_option("--top", options->top, "Layouts to show")->capture_default_str();
+  command->add_option("--top", options->top, "Layouts to show")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->add_option("--html", options->html, "Write one page with pictures that opens offline (GPUs)");
   command->add_option("--emit", options->emit,

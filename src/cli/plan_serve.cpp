@@ -113,14 +113,23 @@ void bind(CLI::App& command, ServeOptions& options) {
   command.add_option("--cluster", options.cluster, "GPU cluster of the catalogue, or path of its TOML file")
       ->capture_default_str();
   command.add_option("--gpus,-n", options.gpus, "Accelerators to use")->capture_default_str();
-  command.add_option("--isl", options.isl, "Mean tokens of a prompt")->capture_default_str();
-  command.add_option("--osl", options.osl, "Mean tokens of an answer")->capture_default_str();
-  command.add_option("--concurrency", options.concurrency,
-                     "Users, each with one request at a time (default: searched)");
-  command.add_option("--rate", options.rate, "Requests per second, arriving at random");
+  command.add_option("--isl", options.isl, "Mean tokens of a prompt")
+      ->check(CLI::Range(1.0, 1e8))
+      ->capture_default_str();
+  command.add_option("--osl", options.osl, "Mean tokens of an answer")
+      ->check(CLI::Range(1.0, 1e8))
+      ->capture_default_str();
+  command
+      .add_option("--concurrency", options.concurrency,
+                  "Users, each with one request at a time (default: searched)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--rate", options.rate, "Requests per second, arriving at random")
+      ->check(CLI::NonNegativeNumber);
   command.add_option("--trace", options.trace, "Requests of a trace: Azure CSV or Mooncake JSON lines");
-  command.add_option("--ttft-ms", options.ttft_ms, "Mean time to first token at most");
-  command.add_option("--tpot-ms", options.tpot_ms, "Mean time per output token at most");
+  command.add_option("--ttft-ms", options.ttft_ms, "Mean time to first token at most")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--tpot-ms", options.tpot_ms, "Mean time per output token at most")
+      ->check(CLI::NonNegativeNumber);
   command.add_option("--layout", options.layout, "Only this worker, such as tp=8 or tp=1,dp=8,ep=8");
   command.add_option("--engine", options.engine, "vllm, sglang or trtllm")->capture_default_str();
   command.add_option("--engine-version", options.version, "Version of the engine (default: the newest known)");
