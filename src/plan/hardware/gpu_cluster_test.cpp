@@ -9,8 +9,30 @@ namespace {
 
 TEST(GpuClusters, CatalogueHoldsEveryAcceleratorThatUsersName) {
   for (const char* name : {"a100-40g", "a100-80g", "h100", "h800", "h20", "h200", "b200", "gb200-nvl72", "b300",
-                           "gb300-nvl72", "mi300x", "mi355x", "tpu-v4", "tpu-v5e", "tpu-v5p", "l40s"})
+                           "gb300-nvl72", "mi300x", "mi355x", "tpu-v4", "tpu-v5e", "tpu-v5p", "l40s", "v100"})
     EXPECT_TRUE(load_gpu_cluster(name).ok()) << name;
+}
+
+// From a device to a region: every level says how fast, how far and how shared.
+TEST(GpuClusters, TiersReachFromTheHostToTheRegion) {
+  for (const std::string& name : gpu_cluster_names()) {
+    GpuCluster cluster = *load_gpu_cluster(name);
+    bool google = cluster.device.vendor == "google";  // one torus, then the data-centre network
+    EXPECT_GE(cluster.tiers.size(), google ? 2u : 4u) << name;
+    for (size_t i = 1; i < cluster.tiers.size(); ++i) {
+      const LinkTier &in = cluster.tiers[i - 1], &out = cluster.tiers[i];
+      EXPECT_GT(out.devices, in.devices) << name << " " << out.name;
+      EXPECT_LE(out.bytes_per_s / out.oversubscription, in.bytes_per_s) << name << " " << out.name;
+      EXPECT_GT(out.latency_s, 0) << name << " " << out.name;
+    }
+    EXPECT_GT(cluster.power.host_w, 0) << name;
+    EXPECT_LT(cluster.power.pue * (cluster.power.device_w + cluster.power.host_w),
+              1.05 * cluster.power.all_in_w)
+        << name;
+    EXPECT_GT(cluster.economy.price, 0) << name;
+    EXPECT_GT(cluster.economy.embodied_kg, 0) << name;
+    EXPECT_GT(cluster.reliability.failures_per_1000_node_days, 0) << name;
+  }
 }
 
 TEST(GpuClusters, PublishedTablesSpellingsAreUnderstood) {

@@ -196,7 +196,8 @@ Result<Engine> engine(const std::string& name) {
                                         {"row_overhead_bytes", &e.row_overhead_bytes},
                                         {"server_wire_bytes", &e.server_wire_bytes},
                                         {"network_share", &e.network_share},
-                                        {"message_s", &e.message_s}},
+                                        {"message_s", &e.message_s},
+                                        {"relative_error", &e.relative_error}},
                                        {"source"}));
   for (const auto& [key, value] : table.at("source").items()) e.source[key] = value.get<std::string>();
   return e;

@@ -58,6 +58,7 @@ struct Engine {
   double server_wire_bytes = 4;  // of an element between workers and servers, at most that of the layout
   double network_share = 1;      // of the wire rate
   double message_s = 0;          // of a remote call
+  double relative_error = 0.6;   // half width of the interval of a rate
   std::map<std::string, std::string> source;
 };
 Result<Engine> engine(const std::string& name);

@@ -28,11 +28,13 @@ json layout_json(const Layout& layout) {
           {"text", to_string(layout)}};
 }
 
-json result_json(const Candidate& one) {
+json result_json(const Request& request, const Candidate& one) {
   json parts;
   for (const Part& part : one.step.parts) parts[part.name] = part.seconds;
   return {{"layout", layout_json(one.layout)},
           {"samples_per_s", one.step.samples_per_s},
+          {"samples_per_s_low", one.step.samples_per_s / (1 + request.engine.relative_error)},
+          {"samples_per_s_high", one.step.samples_per_s * (1 + request.engine.relative_error)},
           {"step_time_s", one.step.seconds},
           {"batch_latency_s", one.step.latency_s},
           {"bound_by", one.step.bound_by},
@@ -50,8 +52,10 @@ json result_json(const Candidate& one) {
 
 std::string details(const Request& request, const Outcome& outcome) {
   const Candidate& best = outcome.ranked.front();
+  double rate = best.step.samples_per_s, error = 1 + request.engine.relative_error;
   std::string text =
-      fmt::format("\nbest: {}\n  a step of {}: ", to_string(best.layout), seconds_text(best.step.seconds));
+      fmt::format("\nbest: {}\n  {:.4g} samples/s ({:.3g} to {:.3g}), a step of {}: ", to_string(best.layout),
+                  rate, rate / error, rate * error, seconds_text(best.step.seconds));
   for (const Part& part : best.step.parts)
     text += fmt::format("{}{} {}", &part == best.step.parts.data() ? "" : ", ", part.name,
                         seconds_text(part.seconds));
@@ -96,7 +100,7 @@ std::string table(const Request& request, const Outcome& outcome) {
 json to_json(const Request& request, const Outcome& outcome) {
   json out;
   out["results"] = json::array();
-  for (const Candidate& one : outcome.ranked) out["results"].push_back(result_json(one));
+  for (const Candidate& one : outcome.ranked) out["results"].push_back(result_json(request, one));
   if (outcome.ranked.empty()) {
     out["infeasible"] = json::array();
     for (const Infeasible& one : outcome.infeasible)
