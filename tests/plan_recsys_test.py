@@ -62,6 +62,8 @@ def test_a_file_describes_mixed_pools_and_a_model(run_tessera, tmp_path):
     (["--model", "dlrm", "--cluster", "h100", "--engine", "teserra"], ["did you mean 'tessera'"]),
     (["--model", "dlrm", "--cluster", "h100", "--layout", "servers=0"], ["servers", "at least 1"]),
     (["--model", "dlrm", "--cluster", "h100", "--layout", "servers=65"], ["65", "1 to 64"]),
+    (["--model", "dlrm", "--cluster", "h100", "--gpus", 12], ["12", "multiple"]),
+    (["--model", "dlrm", "--cluster", "persia-gcp", "--gpus", 65], ["64 devices"]),
     (["--model", "dlrm", "--cluster", "h100", "--objective", "price"], ["throughput, cost or energy"]),
     (["--model", "dlrm", "--cluster", "h100", "--optimizer", "lamb"], ["adagrad"]),
 ])

@@ -113,6 +113,19 @@ const EmbeddedFile* embedded(const std::string& path) {
   return nullptr;
 }
 
+// Whole hosts, or a part of one with its share of network, price and power.
+Status take_devices(double gpus, Pool& pool) {
+  double share = gpus / pool.devices_per_host;
+  if (share > 1 && share != std::floor(share))
+    return invalid("--gpus {:g}: expected at most {:g}, or a multiple of it: what a host has", gpus,
+                   pool.devices_per_host);
+  pool.hosts = std::max(1.0, share);
+  if (share >= 1) return {};
+  pool.devices_per_host = gpus;
+  for (double* part : {&pool.network_bytes_per_s, &pool.price_usd_per_hour, &pool.watts}) *part *= share;
+  return {};
+}
+
 // Trainers of one kind beside the catalogue's CPU hosts.
 Result<Pools> around_gpus(const std::string& name, double gpus) {
   TESSERA_ASSIGN_OR_RETURN(Pools pools, parse_pools(embedded("recsys/cpu-hosts.toml")->text, "cpu-hosts.toml"));
@@ -123,8 +136,8 @@ Result<Pools> around_gpus(const std::string& name, double gpus) {
     pools.workers = pools.servers = pools.trainers;
     pools.workers.role = "workers", pools.servers.role = "servers";
   }
-  if (gpus > 0) pools.trainers.devices_per_host = std::min(gpus, pools.trainers.devices_per_host);
-  pools.trainers.hosts = gpus > 0 ? std::ceil(gpus / pools.trainers.devices_per_host) : 1;
+  pools.trainers.hosts = 1;
+  if (gpus > 0) TESSERA_RETURN_IF_ERROR(take_devices(gpus, pools.trainers));
   return pools;
 }
 
@@ -167,10 +180,9 @@ Result<Pools> load_pools(const std::string& name, double gpus) {
   if (text.empty()) return around_gpus(name, gpus);
   TESSERA_ASSIGN_OR_RETURN(Pools pools, parse_pools(text, name));
   if (pools.trainers.role.empty()) return invalid("{}: no pool of trainers", name);
-  if (gpus > pools.trainers.hosts * pools.trainers.devices_per_host)
-    return invalid("--gpus {:g}: cluster {} has {:g} devices", gpus, pools.name,
-                   pools.trainers.hosts * pools.trainers.devices_per_host);
-  if (gpus > 0) pools.trainers.hosts = std::ceil(gpus / pools.trainers.devices_per_host);
+  double present = pools.trainers.hosts * pools.trainers.devices_per_host;
+  if (gpus > present) return invalid("--gpus {:g}: cluster {} has {:g} devices", gpus, pools.name, present);
+  if (gpus > 0) TESSERA_RETURN_IF_ERROR(take_devices(gpus, pools.trainers));
   return pools;
 }
 
