@@ -56,6 +56,16 @@ def test_a_file_describes_mixed_pools_and_a_model(run_tessera, tmp_path):
     single_error(run_tessera("plan", "recsys", "--model", model, "--cluster", cluster), "'core'", "did you mean 'cores'")
 
 
+@pytest.mark.parametrize("wrong, words", [
+    ("rows = [-1]\ndim = 8\n", ["rows"]), ("rows = []\ndim = 8\n", ["rows"]), ("rows = [9]\ndmi = 8\n", ["did you mean 'dim'"]),
+    ("rows = [9]\ndim = 8\npooling = [1, 2]\n", ["pooling"]), ("rows = [9]\n", ["dim"]), ("rows = [\n", ["toml"]),
+])
+def test_a_wrong_model_file(run_tessera, tmp_path, wrong, words):
+    path = tmp_path / "model.toml"
+    path.write_text("[mine]\n" + wrong)
+    single_error(run_tessera("plan", "recsys", "--model", path, "--cluster", "h100"), *words)
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["--model", "dlr", "--cluster", "h100"], ["did you mean 'dlrm'"]),
     (["--model", "dlrm", "--cluster", "h1000"], ["did you mean 'h100'"]),

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -54,7 +55,18 @@ Result<Interaction> read_interaction(const std::string& name, const json& table)
   return found->second;
 }
 
+Status check_keys(const std::string& name, const json& table) {
+  static const std::vector<std::string> known = {
+      "source",       "rows",       "pooling", "dim", "dense_features",
+      "cross_layers", "cross_rank", "bottom",  "top", "interaction"};
+  for (const auto& [key, value] : table.items())
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      return invalid("recommender {}: unknown key '{}'{}", name, key, did_you_mean(key, known));
+  return {};
+}
+
 Result<Recommender> read_recommender(const std::string& name, const json& table) {
+  TESSERA_RETURN_IF_ERROR(check_keys(name, table));
   if (!table.contains("rows") || !table["rows"].is_array() || table["rows"].empty())
     return bad(name, "rows", "a list of numbers, one per table");
   Recommender model;

@@ -41,7 +41,7 @@ double harmonic(double count, double exponent) {
 }
 
 Zipf::Zipf(double ids, double exponent)
-    : ids_(std::floor(ids)), exponent_(exponent), total_(harmonic(ids_, exponent)) {}
+    : ids_(std::max(1.0, std::floor(ids))), exponent_(exponent), total_(harmonic(ids_, exponent)) {}
 
 double Zipf::probability(double rank) const {
   return std::pow(rank, -exponent_) / total_;

@@ -7,7 +7,7 @@ namespace tessera::plan::recsys {
 
 class Zipf {
  public:
-  // REQUIRES: ids >= 1, exponent >= 0 (0: all ids alike).
+  // Fewer than one id is one. REQUIRES: exponent >= 0 (0: all ids alike).
   Zipf(double ids, double exponent);
 
   double ids() const { return ids_; }
