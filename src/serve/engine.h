@@ -61,6 +61,7 @@ class Engine {
   // When a refused client should come back: the predicted wait, at least 1.
   int64_t retry_after_s() const;
   int64_t max_length() const { return options_.max_length; }
+  const std::vector<int64_t>& end_tokens() const { return options_.end_tokens; }
   Gauges gauges() const;
   std::optional<Error> failure() const;
   const Metrics& metrics() const { return metrics_; }

@@ -1,7 +1,7 @@
 // POST /v1/chat/completions: a conversation becomes a prompt by the model's own template.
 #include <nlohmann/json.hpp>
 
-#include "serve/openai_fields.h"
+#include "serve/openai_format.h"
 
 namespace tessera::serve {
 
@@ -135,13 +135,6 @@ void read_tools(Fields& fields) {
                 "tool calls are not supported; use 'tool_choice': 'none' to show the tools to the model only");
 }
 
-void read_response_format(Fields& fields) {
-  const json* format = fields.find("response_format");
-  if (format && *format != json{{"type", "text"}})
-    fields.refuse("response_format",
-                  fmt::format("'response_format' is supported with type text only, not {}", shown(*format)));
-}
-
 std::optional<int64_t> read_logprobs(Fields& fields) {
   bool wanted = fields.boolean("logprobs", false);
   auto top = fields.integer("top_logprobs", 0, kMaxTopLogprobs);
@@ -163,7 +156,7 @@ CallResult read_chat(const json& body, std::string_view text, const data::Tokeni
   call.with_logprobs = request.logprobs.has_value();
   read_delivery(fields, call);
   read_tools(fields);
-  read_response_format(fields);
+  auto format = read_format(fields, text, true);
   for (const char* name : {"messages", "chat_template_kwargs"}) fields.find(name);
   fields.refuse_unknown();
   if (fields.error()) return *fields.error();
@@ -177,6 +170,7 @@ CallResult read_chat(const json& body, std::string_view text, const data::Tokeni
                        : old_limit ? *old_limit
                                    : std::max<int64_t>(1, model.max_length - std::ssize(request.prompt));
   add_choices(request, call);
+  apply_format(std::move(format), model, call);
   return call;
 }
 

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "serve/openai_fields.h"
+#include "serve/openai_format.h"
 
 namespace tessera::serve {
 
@@ -94,7 +94,8 @@ void read_best_of(Fields& fields, CompletionRequest& request, CompletionCall& ca
   if (!request.logprobs) request.logprobs = 0;
 }
 
-CallResult read_call(const json& body, const data::Tokenizer& tokenizer, const ServedName& model) {
+CallResult read_call(const json& body, std::string_view text, const data::Tokenizer& tokenizer,
+                     const ServedName& model) {
   Fields fields(body);
   CompletionCall call;
   check_model(fields, model);
@@ -106,6 +107,7 @@ CallResult read_call(const json& body, const data::Tokenizer& tokenizer, const S
   read_delivery(fields, call);
   read_best_of(fields, request, call);
   fields.only("suffix", "");
+  auto format = read_format(fields, text, false);
   std::vector<Prompt> prompts = read_prompts(fields, tokenizer);
   if (max_tokens == 0 && !echo) fields.refuse("max_tokens", "'max_tokens' can be 0 only with echo");
   fields.refuse_unknown();
@@ -118,6 +120,7 @@ CallResult read_call(const json& body, const data::Tokenizer& tokenizer, const S
     if (echo) request.echo = prompt.text;
     add_choices(request, call);
   }
+  apply_format(std::move(format), model, call);
   return call;
 }
 
@@ -126,7 +129,7 @@ CallResult read_call(const json& body, const data::Tokenizer& tokenizer, const S
 std::variant<CompletionCall, ApiError> parse_completion_call(std::string_view body,
                                                              const data::Tokenizer& tokenizer,
                                                              const ServedName& model) {
-  return read_body(body, [&](const json& parsed) { return read_call(parsed, tokenizer, model); });
+  return read_body(body, [&](const json& parsed) { return read_call(parsed, body, tokenizer, model); });
 }
 
 }  // namespace tessera::serve

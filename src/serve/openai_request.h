@@ -12,6 +12,7 @@
 
 #include "chat/chat_template.h"
 #include "serve/answer.h"
+#include "serve/grammar_constraint.h"
 
 namespace tessera::serve {
 
@@ -38,8 +39,10 @@ struct CompletionCall {
 };
 
 struct ServedName {
-  std::string name;        // what clients call the model
-  int64_t max_length = 0;  // tokens of one prompt and its answer
+  std::string name;                                   // what clients call the model
+  int64_t max_length = 0;                             // tokens of one prompt and its answer
+  std::vector<int64_t> end_tokens = {};               // that end every answer
+  std::shared_ptr<const Vocabulary> vocabulary = {};  // for answers of a given form
   std::optional<chat::ModelChat> chat = {};
   std::string no_chat =
       "this model has no chat template; start the server with --chat-template FILE, or use completions";  // why,

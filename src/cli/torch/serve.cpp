@@ -52,8 +52,12 @@ Status run_follower(const ServeCommand& flags, const RankPlace& place) {
 }
 
 // A template that cannot be run takes away chat only; completions are served all the same.
-serve::ServedName served_name(const ServeCommand& flags, const data::Tokenizer& tokenizer, int64_t max_length) {
-  serve::ServedName out{.name = model_name(flags), .max_length = max_length};
+serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPtr& tokenizer,
+                              const serve::Engine& engine) {
+  serve::ServedName out{.name = model_name(flags),
+                        .max_length = engine.max_length(),
+                        .end_tokens = engine.end_tokens(),
+                        .vocabulary = std::make_shared<const serve::Vocabulary>(tokenizer)};
   auto chat = chat::load_model_chat(flags.serve.model, flags.chat_template);
   if (!chat) {
     out.no_chat = chat.error().message;
@@ -63,10 +67,10 @@ serve::ServedName served_name(const ServeCommand& flags, const data::Tokenizer& 
   out.chat = std::move(*chat);
   if (!out.chat) return out;
   const chat::Value* eos = out.chat->special_tokens.find("eos_token");
-  auto id = eos ? tokenizer.token_to_id(*eos->text()) : std::nullopt;
+  auto id = eos ? tokenizer->token_to_id(*eos->text()) : std::nullopt;
   auto& ends = out.chat->end_tokens;
   if (id) ends.push_back(*id);
-  std::erase_if(ends, [&](int64_t token) { return token < 0 || token >= tokenizer.vocab_size(); });
+  std::erase_if(ends, [&](int64_t token) { return token < 0 || token >= tokenizer->vocab_size(); });
   return out;
 }
 
@@ -89,7 +93,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
     });
   };
   TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, group, tokenizer, engine_options));
-  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, *tokenizer, engine->max_length()));
+  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, *engine));
   print_line(fmt::format("serving {} on http://{}:{} (layout {}, {}, context {} tokens, KV cache {} tokens)",
                          model_name(flags), flags.host, server.port(), to_string(options.layout), options.dtype,
                          engine->max_length(), engine_options.scheduling.capacity_tokens()));
