@@ -11,6 +11,8 @@ constexpr size_t kMaxStates = 200'000;
 }  // namespace
 
 int Grammar::new_state() {
+  // finish() refuses it; until then it grows no more.
+  if (states_.size() > kMaxStates) return static_cast<int>(kMaxStates);
   states_.emplace_back();
   return static_cast<int>(states_.size()) - 1;
 }
@@ -87,7 +89,7 @@ bool Grammar::recurses_without_reading() const {
 Status Grammar::finish(int start_rule) {
   start_rule_ = start_rule;
   if (states_.size() > kMaxStates)
-    return invalid("it is too large: {} states, more than {}", states_.size(), kMaxStates);
+    return invalid("it is too large; it may have {} states, about one for each character", kMaxStates);
   while (improve_distances()) {
   }
   if (state(start()).distance >= kNever) return invalid("no text satisfies it");

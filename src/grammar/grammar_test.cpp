@@ -80,11 +80,14 @@ TEST(Matcher, DistanceIsTheLengthOfTheShortestEnd) {
   EXPECT_EQ(matcher.distance(at), std::ssize(std::string_view(R"("a":0})")));
 }
 
-TEST(Grammar, NestedListsGoAsDeepAsTheTextDoes) {
+TEST(Grammar, NestingAndSizeAreBounded) {
   auto any = of("{}");
-  std::string deep(3000, '[');
-  EXPECT_FALSE(takes(any, deep));
-  EXPECT_TRUE(takes(any, deep + std::string(3000, ']')));
+  auto nested = [](size_t levels) { return std::string(levels, '[') + std::string(levels, ']'); };
+  EXPECT_TRUE(takes(any, nested(100)));
+  EXPECT_FALSE(takes(any, nested(1000)));
+  auto large = json_of_schema(*chat::parse_json("{\"const\": \"" + std::string(1 << 20, 'a') + "\"}"));
+  ASSERT_FALSE(large.ok());
+  EXPECT_NE(large.error().message.find("too large"), std::string::npos);
 }
 
 TEST(Grammar, ChoicesAreTakenLiterally) {

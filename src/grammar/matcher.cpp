@@ -15,6 +15,7 @@ int Matcher::place_of(Place place) {
   int64_t own = grammar_->state(place.state).distance,
           rest = place.next < 0 ? 0 : place_distance_[static_cast<size_t>(place.next)];
   place_distance_.push_back(std::min(Grammar::kNever, own + rest));
+  place_depth_.push_back(place.next < 0 ? 0 : place_depth_[static_cast<size_t>(place.next)] + 1);
   return found->second;
 }
 
@@ -30,6 +31,7 @@ void Matcher::close(int place, std::vector<int>& seen, Configuration& into) {
   if (state.accepts && at.next < 0) into.accepts = true;
   if (state.accepts && at.next >= 0) close(at.next, seen, into);
   for (int to : state.skips) close(place_of({to, at.next}), seen, into);
+  if (place_depth_[static_cast<size_t>(place)] >= kMaxNesting) return;
   for (const Grammar::Call& call : state.calls) {
     // A call in the last place of its rule needs no way back of its own.
     const Grammar::State& after = grammar_->state(call.to);

@@ -16,6 +16,8 @@ namespace tessera::grammar {
 class Matcher {
  public:
   static constexpr int kDead = -1;
+  // Rules inside of each other; what would go deeper is not taken. JSON of that depth is read by few parsers.
+  static constexpr int kMaxNesting = 256;
 
   explicit Matcher(std::shared_ptr<const Grammar> grammar);
 
@@ -25,8 +27,6 @@ class Matcher {
   bool accepts(int configuration) const { return at(configuration).accepts; }
   // Fewest bytes to the end of the text.
   int64_t distance(int configuration) const { return at(configuration).distance; }
-  // Grows with what was met; whoever keeps a matcher for long starts anew beyond some size.
-  size_t size() const { return configurations_.size(); }
 
  private:
   struct Place {  // a state, and the place to go on at when its rule ends; -1: the text's end
@@ -50,6 +50,7 @@ class Matcher {
   std::shared_ptr<const Grammar> grammar_;
   std::vector<Place> places_;
   std::vector<int64_t> place_distance_;
+  std::vector<int> place_depth_;
   std::map<Place, int> place_ids_;
   std::vector<Configuration> configurations_;
   std::map<std::pair<std::vector<int>, bool>, int> configuration_ids_;
