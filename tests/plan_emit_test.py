@@ -109,6 +109,7 @@ def test_tessera_reads_back_its_own(emit, run_tessera):
     ("deepspeed", TRAIN, ["--layout", "dp=4,tp=8,pp=2,virtual_stages=2"], ["virtual_stages=1"]),
     ("tensorrt-llm", WIDE, ["--layout", "tp=2,dp=8"], ["attention data parallelism", "tp=1"]),
     ("megatron", TRAIN, ["--json", "-"], ["--json"]),
+    ("megatron", TRAIN, ["--space", "calculon"], ["--space"]),
 ])
 def test_what_a_tool_would_refuse_is_one_line(run_tessera, tool, command, more, words):
     run = run_tessera(*command, *more, "--emit", tool)

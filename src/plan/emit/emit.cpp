@@ -61,6 +61,11 @@ bool as_published(const serving::SearchRequest& r) {
 Result<std::string> emit_training(const std::string& target, const GpuPlanRequest& request,
                                   const GpuPrediction& best) {
   TESSERA_ASSIGN_OR_RETURN(const auto* tool, find(target, "training", kTraining));
+  if (!best.switches.empty())
+    return invalid(
+        "--emit {}: a candidate of --space calculon has switches of its own ({}), which no tool has; plan "
+        "without --space",
+        target, best.switches);
   return tool->emit(request, best.setup);
 }
 
