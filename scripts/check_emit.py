@@ -73,6 +73,11 @@ def megatron(text):
 
 
 def vllm(text):
+    import torch
+    import vllm.platforms
+    if not torch.cuda.is_available():  # parsing needs some device
+        from vllm.platforms.cpu import CpuPlatform
+        vllm.platforms._current_platform = CpuPlatform()
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(words(text)[3:])

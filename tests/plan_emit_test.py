@@ -88,6 +88,8 @@ def test_values_are_those_of_the_layout(emit):
     config = json.loads(emit("deepspeed", TRAIN, "--layout", "fsdp=64,recompute=full"))
     assert config["zero_optimization"]["stage"] == 3
     assert config["train_batch_size"] == config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"] * 64
+    for more, refused in ((["--layout", "dp=4,tp=8,pp=2,virtual_stages=2"], True), (["--layout", "fsdp=8,tp=8,recompute=full"], False)):
+        assert ("--training.disable_cuda_graphs" in flags(emit("torchtitan", TRAIN, *more))) == refused
     sglang = flags(emit("sglang", WIDE, "--layout", "tp=2,dp=8,ep=16"))
     assert (sglang["--tp-size"], sglang["--attn-dp-size"], sglang["--ep-size"]) == (["16"], ["8"], ["16"])
 

@@ -75,6 +75,8 @@ Result<std::string> emit_torchtitan(const GpuPlanRequest&, const TrainingSetup& 
   out.set("--training.seq_len", setup.work.seq);
   out.set("--training.global_batch_size", setup.work.global_batch);
   TESSERA_RETURN_IF_ERROR(pipeline(setup, out));
+  // It refuses them beside pipelines and beside the usual exchange of experts' tokens.
+  if (l.pp > 1 || l.ep > 1) out.flag("--training.disable_cuda_graphs");
   data_parallel(setup, out);
   out.set("--parallelism.tensor_parallel_degree", l.tp);
   if (l.tp > 1 && !l.sequence_parallel) out.flag("--parallelism.no-enable_sequence_parallel");
