@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
 
 namespace tessera::plan {
 namespace {
@@ -49,6 +48,18 @@ std::vector<int64_t> micro_batches(const GpuPlanRequest& request) {
   return request.micro_batch > 0 ? std::vector{request.micro_batch} : std::vector<int64_t>{1, 2, 4, 8};
 }
 
+// From the mildest to the fullest, as recipes have them: none; what is cheap to compute again; the latents of
+// MLA and whole feed-forward parts too; all.
+std::vector<Recomputation> recomputations(const GpuPlanRequest& request) {
+  bool latent = false;
+  for (const Layer& layer : request.model.kinds) latent = latent || layer.mixer.kind == MixerKind::mla;
+  Recomputation cheap{.core_attention = !request.options.flash_attention, .norm = true};
+  cheap.moe_act = request.model.is_moe();
+  Recomputation wide = cheap;
+  wide.mla_up = latent, wide.mlp = true;
+  return {{}, cheap, wide, {.full = Recomputation::Full::all}};
+}
+
 std::vector<CandidateGroup> groups_of(const GpuPlanRequest& request, int64_t gpus) {
   std::vector<CandidateGroup> groups;
   int64_t domain = std::min<int64_t>(request.cluster.inner().devices, 64);
@@ -58,24 +69,40 @@ std::vector<CandidateGroup> groups_of(const GpuPlanRequest& request, int64_t gpu
       if (gpus % (tp * cp) != 0) continue;
       for (int64_t ep : dividing_powers(experts_of(request.model), gpus))
         for (int64_t micro_batch : micro_batches(request))
-          for (auto full : {Recomputation::Full::none, Recomputation::Full::all}) {
+          for (const Recomputation& recompute : recomputations(request)) {
             CandidateGroup& group = groups.emplace_back();
             group.gpus = gpus;
             group.layers.tp = tp, group.layers.cp = cp, group.layers.ep = ep, group.layers.etp = ep > 1 ? 1 : 0;
-            group.layers.micro_batch = micro_batch, group.layers.recompute.full = full;
+            group.layers.micro_batch = micro_batch, group.layers.recompute = recompute;
             group.layers.sequence_parallel = tp > 1;
           }
     }
   return groups;
 }
 
-std::set<int64_t> virtual_stages(int64_t layers, int64_t pp, int64_t slots) {
-  std::set<int64_t> chunks = {1};
+std::vector<int64_t> virtual_stages(int64_t layers, int64_t pp, int64_t slots) {
+  std::vector<int64_t> chunks = {1};
   int64_t depth = layers / pp;
   if (pp > 1 && slots % pp == 0)
-    for (int64_t more : {int64_t{2}, depth / 2, depth})
-      if (more > 1 && depth % more == 0) chunks.insert(more);
+    for (int64_t more = 2; more <= depth; ++more)
+      if (depth % more == 0) chunks.push_back(more);
   return chunks;
+}
+
+// The layout, and with a quarter, half and three quarters of each chunk's layers recomputed in full where the
+// group's layers keep everything: it only adds to the time of the group.
+void add_with_partial_recomputation(std::vector<TrainingLayout>& members, TrainingLayout layout,
+                                    int64_t chunk_layers) {
+  members.push_back(layout);
+  if (layout.recompute != Recomputation{}) return;
+  int64_t before = 0;
+  for (int64_t quarters : {1, 2, 3}) {
+    int64_t some = chunk_layers * quarters / 4;
+    if (some == before) continue;
+    layout.recompute = {.full = Recomputation::Full::first, .layers = some};
+    members.push_back(layout);
+    before = some;
+  }
 }
 
 }  // namespace
@@ -100,11 +127,11 @@ std::vector<TrainingLayout> group_members(const GpuPlanRequest& request, const C
     layout.pp = pp, layout.dp = replicas, layout.fsdp = 1, layout.sharding = Sharding::optimizer;
     for (int64_t chunks : virtual_stages(layers, pp, batch / replicas / layout.micro_batch)) {
       layout.virtual_stages = chunks;
-      members.push_back(layout);
+      add_with_partial_recomputation(members, layout, layers / pp / chunks);
     }
     if (pp > 1 || replicas == 1) continue;
     layout.dp = 1, layout.fsdp = replicas, layout.sharding = Sharding::parameters, layout.virtual_stages = 1;
-    members.push_back(layout);
+    add_with_partial_recomputation(members, layout, layers);
   }
   return members;
 }

@@ -2,8 +2,9 @@
 //
 // A group fixes tp, cp, ep, micro-batch and recomputation: all that the time and memory of one layer depend on.
 // Its members differ in how the rest of the devices is used: depth of the pipeline, virtual stages, replicas or
-// shards. So a bound on a group's layers is a bound on every member, and members cost only sums over stages.
-// Members that their framework could not start are left out by validate(). Threads: reentrant.
+// shards; and, where the group recomputes nothing, in how many layers of a chunk are recomputed after all. So a
+// bound on a group's layers is a bound on every member, and members cost only sums over stages. Members that
+// their framework could not start are left out by validate(). Threads: reentrant.
 #pragma once
 
 #include <vector>

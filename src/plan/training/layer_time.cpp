@@ -356,18 +356,28 @@ void LayerModel::add_host(const Layer& layer, LayerTimes& times) const {
   times.backward.host += graphs * 1.5 * seconds;
 }
 
+double recomputed_share(const TrainingSetup& setup) {
+  const Recomputation& again = setup.layout.recompute;
+  switch (again.full) {
+    case Recomputation::Full::none:
+      return 0;
+    case Recomputation::Full::all:
+      return 1;
+    case Recomputation::Full::every:
+      return 1 / real(std::max<int64_t>(1, again.layers));
+    case Recomputation::Full::first:
+      return std::min(1.0,
+                      real(again.layers) * real(setup.layout.pp * setup.chunks()) / real(setup.model.layers()));
+  }
+  return 0;
+}
+
 // Backward runs again what was not kept.
 void LayerModel::recompute(const Layer& layer, LayerTimes& times) const {
   const Recomputation& again = setup_.layout.recompute;
   LayerTime& backward = times.backward;
   const LayerTime& forward = times.forward;
-  double share = 0;
-  if (again.full == Recomputation::Full::all) share = 1;
-  if (again.full == Recomputation::Full::every) share = 1 / real(std::max<int64_t>(1, again.layers));
-  if (again.full == Recomputation::Full::first) {
-    double chunk = real(setup_.model.layers()) / real(setup_.layout.pp * setup_.chunks());
-    share = std::min(1.0, real(again.layers) / chunk);
-  }
+  double share = recomputed_share(setup_);
   LayerTime extra = forward;
   backward.products += share * extra.products, backward.experts += share * extra.experts;
   backward.attention += share * extra.attention, backward.pointwise += share * extra.pointwise;

@@ -28,6 +28,9 @@ struct LayerTimes {
   double expert_parameters = 0;  // routed experts on this rank
 };
 
+// Of the layers, the share that backward computes again in full.
+double recomputed_share(const TrainingSetup& setup);
+
 class LayerModel {
  public:
   LayerModel(const TrainingSetup& setup, const GpuCluster& cluster, const SoftwareGeneration& software);

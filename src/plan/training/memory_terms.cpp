@@ -25,7 +25,7 @@ ModelMemory model_memory(const TrainingSetup& setup) {
   return model;
 }
 
-StageLayers layers_of_stage(const TrainingSetup& setup, int64_t stage) {
+StageLayers layers_of_stage(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces) {
   size_t width = 2 * setup.model.kinds.size();
   StageLayers layers;
   layers.embedding = has_embedding(setup, stage), layers.head = has_head(setup, stage);
@@ -33,7 +33,7 @@ StageLayers layers_of_stage(const TrainingSetup& setup, int64_t stage) {
   layers.sums.assign(width, 0);
   for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
     double* counts = layers.counts.data() + width * static_cast<size_t>(chunk);
-    LayerRange range = setup.layers_of(stage, chunk);
+    LayerRange range = pieces[static_cast<size_t>(setup.piece_of(stage, chunk))];
     for (int64_t index = range.first; index < range.last; ++index) {
       bool full = recomputed_in_full(setup.layout.recompute, index - range.first);
       auto kind = static_cast<size_t>(setup.model.order[static_cast<size_t>(index)]);
@@ -46,8 +46,9 @@ StageLayers layers_of_stage(const TrainingSetup& setup, int64_t stage) {
 
 StagesLayers all_stages(const TrainingSetup& setup) {
   StagesLayers stages;
+  std::vector<LayerRange> pieces = setup.pieces();
   for (int64_t stage = 0; stage < setup.layout.pp; ++stage) {
-    StageLayers layers = layers_of_stage(setup, stage);
+    StageLayers layers = layers_of_stage(setup, stage, pieces);
     auto found = std::find(stages.different.begin(), stages.different.end(), layers);
     stages.of_stage.push_back(static_cast<size_t>(found - stages.different.begin()));
     if (found != stages.different.end()) continue;

@@ -117,13 +117,18 @@ int64_t TrainingSetup::piece_of(int64_t stage, int64_t chunk) const {
   return layout.schedule == PipelineKind::dualpipe ? place : chunk * layout.pp + place;
 }
 
+std::vector<LayerRange> TrainingSetup::pieces() const {
+  int64_t count = layout.schedule == PipelineKind::dualpipe ? layout.pp : layout.pp * chunks(), first = 0;
+  std::vector<LayerRange> ranges;
+  for (int64_t size : layout.stage_layers.empty() ? even_pieces(model.layers(), count) : layout.stage_layers) {
+    ranges.push_back({first, first + size});
+    first += size;
+  }
+  return ranges;
+}
+
 LayerRange TrainingSetup::layers_of(int64_t stage, int64_t chunk) const {
-  int64_t pieces = layout.schedule == PipelineKind::dualpipe ? layout.pp : layout.pp * chunks();
-  std::vector<int64_t> sizes =
-      layout.stage_layers.empty() ? even_pieces(model.layers(), pieces) : layout.stage_layers;
-  auto place = sizes.begin() + piece_of(stage, chunk);
-  int64_t first = std::accumulate(sizes.begin(), place, int64_t{0});
-  return {first, first + *place};
+  return pieces()[static_cast<size_t>(piece_of(stage, chunk))];
 }
 
 Status validate(const TrainingSetup& setup) {

@@ -136,6 +136,7 @@ struct TrainingSetup {
   // there twice. Uneven: the middle pieces hold one layer more than the ends, which have embedding and head.
   LayerRange layers_of(int64_t stage, int64_t chunk) const;
   int64_t piece_of(int64_t stage, int64_t chunk) const;
+  std::vector<LayerRange> pieces() const;  // of the model in order
 };
 
 // Whether the framework could start it: degrees that divide what they split, whole micro-batches. Errors name

@@ -6,11 +6,11 @@
 namespace tessera::plan {
 namespace {
 
-StageShape shape_of(const TrainingSetup& setup, int64_t stage) {
+StageShape shape_of(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces) {
   size_t kinds = setup.model.kinds.size();
   StageShape shape{std::vector<double>(kinds + 2, 0)};
   for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
-    LayerRange range = setup.layers_of(stage, chunk);
+    LayerRange range = pieces[static_cast<size_t>(setup.piece_of(stage, chunk))];
     for (int64_t index = range.first; index < range.last; ++index)
       ++shape.counts[static_cast<size_t>(setup.model.order[static_cast<size_t>(index)])];
     if (range.first == 0) ++shape.counts[kinds];
@@ -23,8 +23,9 @@ StageShape shape_of(const TrainingSetup& setup, int64_t stage) {
 
 StageShapes stage_shapes(const TrainingSetup& setup) {
   StageShapes shapes;
+  std::vector<LayerRange> pieces = setup.pieces();
   for (int64_t stage = 0; stage < setup.layout.pp; ++stage) {
-    StageShape shape = shape_of(setup, stage);
+    StageShape shape = shape_of(setup, stage, pieces);
     auto found = std::find(shapes.different.begin(), shapes.different.end(), shape);
     shapes.of_stage.push_back(static_cast<size_t>(found - shapes.different.begin()));
     if (found == shapes.different.end()) {
@@ -49,10 +50,7 @@ void ClockTime::scale(double factor) {
 
 const ModelTimes& StepTerms::times(const TrainingSetup& setup, const GpuCluster& cluster,
                                    const SoftwareGeneration& software) {
-  const TrainingLayout& l = setup.layout;
-  // The share of layers recomputed depends on how many a chunk holds.
-  int64_t pieces = l.recompute.full == Recomputation::Full::first ? l.pp * setup.chunks() : 0;
-  TermKey key = layers_key(l, pieces);
+  TermKey key = layers_key(setup.layout, recomputed_share(setup));
   auto found = times_.find(key);
   if (found != times_.end()) return found->second;
   LayerModel model(setup, cluster, software);

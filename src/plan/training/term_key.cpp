@@ -1,5 +1,7 @@
 #include "plan/training/term_key.h"
 
+#include <bit>
+
 namespace tessera::plan {
 
 size_t TermHash::operator()(const TermKey& key) const {
@@ -9,15 +11,15 @@ size_t TermHash::operator()(const TermKey& key) const {
   return hash;
 }
 
-TermKey layers_key(const TrainingLayout& layout, int64_t pieces) {
+TermKey layers_key(const TrainingLayout& layout, double recomputed) {
   const Recomputation& r = layout.recompute;
   int64_t modules = 0;
   for (bool module :
        {r.core_attention, r.norm, r.mla_up, r.mlp, r.moe, r.moe_act, r.shared_experts, r.cheap_ops})
     modules = 2 * modules + (module ? 1 : 0);
   int64_t rows = 2 * layout.micro_batch + (layout.sequence_parallel ? 1 : 0);
-  return {{layout.tp, layout.cp, layout.ep, layout.expert_tp(), rows, pieces, static_cast<int64_t>(r.full),
-           r.layers, r.uniform_chunk, modules},
+  return {{layout.tp, layout.cp, layout.ep, layout.expert_tp(), rows, static_cast<int64_t>(r.full),
+           r.uniform_chunk, modules, std::bit_cast<int64_t>(recomputed)},
           {}};
 }
 

@@ -24,8 +24,8 @@ inline void mix(uint64_t& hash, uint64_t value) {
   hash ^= hash >> 29;
 }
 
-// What layers of a micro-batch depend on. `pieces`: where a share of layers is recomputed and the depth of a
-// chunk decides which; else 0.
-TermKey layers_key(const TrainingLayout& layout, int64_t pieces);
+// What layers of a micro-batch depend on. `recomputed`: the share of layers recomputed in full, where it
+// decides.
+TermKey layers_key(const TrainingLayout& layout, double recomputed);
 
 }  // namespace tessera::plan
