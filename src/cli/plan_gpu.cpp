@@ -64,6 +64,8 @@ Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
   request.min_gpus = options.min_gpus, request.max_days = options.max_days;
   if (options.space != "default" && options.space != "calculon")
     return invalid("space '{}': expected default or calculon", options.space);
+  if (options.space == "calculon" && !(options.emit.empty() && options.html.empty()))
+    return invalid("emit and html describe layouts of the default space: leave out --space calculon");
   if (options.space == "calculon") request.space = plan::SearchSpace::calculon;
   TESSERA_ASSIGN_OR_RETURN(request.objective, plan::parse_objective(options.objective));
   if (options.layout.empty()) return request;
