@@ -1,5 +1,6 @@
-// Attention of a server: gathers the blocks of a sequence into the same tiles and steps as attention(), so the
-// result of a token equals that of attention() over its whole sequence, bit for bit.
+// Attention of a server: gathers the blocks of a sequence, once for several tiles, into the same tiles and
+// steps as attention(), so the result of a token equals that of attention() over its whole sequence, bit for
+// bit.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -93,7 +94,7 @@ void check(const Problem& p) {
   }
 }
 
-// Keys [first, first + count) of a sequence and kv head, copied from their blocks.
+// Keys [first, first + count) of a sequence and kv head, widened from their blocks.
 struct Gathered {
   explicit Gathered(int64_t head_dim)
       : rows(kKeyBlock * padded(head_dim)),
@@ -101,33 +102,77 @@ struct Gathered {
         panels(kKeyBlock * head_dim) {}
 
   void load(const Problem& p, int64_t sequence, int64_t kv, int64_t first, int64_t count) {
-    const int64_t width = padded(p.head_dim);
-    for (int64_t i = 0; i < count; ++i) {
+    const int64_t width = padded(p.head_dim), block = p.keys.block_tokens;
+    for (int64_t i = 0, together = 0; i < count; i += together) {
+      together = std::min(block - (first + i) % block, count - i);  // rows of one block
       const int64_t slot = p.slot(sequence, first + i);
-      widen_row(p.keys.at(slot, kv), p.head_dim, rows.data() + i * width);
-      widen_row(p.values.at(slot, kv), p.head_dim, values.data() + i * width);
+      widen(p.keys, slot, kv, together, rows.data() + i * width);
+      widen(p.values, slot, kv, together, values.data() + i * width);
     }
     table().pack_transposed({rows.data(), Type::f32, width}, count, p.head_dim, panels.data());
   }
 
   Scratch rows, values, panels;
+
+ private:
+  static void widen(const Cache& cache, int64_t slot, int64_t kv, int64_t count, float* to) {
+    const int64_t width = padded(cache.head_dim);
+    Source from = cache.at(slot, kv);
+    from.stride = cache.heads * cache.head_dim;
+    table().convert(from, {to, Type::f32, width}, count, cache.head_dim);
+    for (int64_t i = 0; i < count && width > cache.head_dim; ++i)
+      std::fill(to + i * width + cache.head_dim, to + (i + 1) * width, 0.0f);
+  }
 };
 
-void attend(const Problem& p, const Run& run, int64_t kv) {
+// Runs [first, end) of one sequence, for one kv head.
+struct Task {
+  size_t first, end;
+  int64_t kv;
+};
+
+// Runs of a sequence share what is gathered: a few of them together, but not so many that threads lack tasks.
+std::vector<Task> tasks_of(const Problem& p, const std::vector<Run>& runs) {
+  constexpr size_t kTogether = 8;
+  std::vector<Task> tasks;
+  for (int64_t kv = 0; kv < p.keys.heads; ++kv)
+    for (size_t first = 0, end = 0; first < runs.size(); first = end) {
+      auto same = [&](size_t i) { return p.sequence[runs[i].first] == p.sequence[runs[first].first]; };
+      for (end = first + 1; end < runs.size() && end - first < kTogether && same(end);) ++end;
+      tasks.push_back({first, end, kv});
+    }
+  return tasks;
+}
+
+QueryTile tile_of(const Problem& p, const Run& run, int64_t kv) {
   const int64_t group = p.group();
   QueryTile tile(run.count * group, p.head_dim);
   for (int64_t i = 0; i < run.count * group; ++i) {
     const int64_t t = run.first + i / group;
     tile.set_row(i, p.query(t, kv * group + i % group), 0, p.position[t] + 1);
   }
-  Gathered block(p.head_dim);
-  for (int64_t key = 0; key < tile.last(); key += kKeyBlock) {
-    const int64_t keys = std::min(kKeyBlock, tile.last() - key);
-    block.load(p, p.sequence[run.first], kv, key, keys);
-    tile.attend(key, keys, block.panels.data(), block.values.data(), p.scale);
+  return tile;
+}
+
+void attend(const Problem& p, const std::vector<Run>& runs, const Task& task) {
+  const int64_t group = p.group(), sequence = p.sequence[runs[task.first].first];
+  std::vector<QueryTile> tiles;
+  int64_t last = 0;
+  for (size_t i = task.first; i < task.end; ++i) {
+    tiles.push_back(tile_of(p, runs[i], task.kv));
+    last = std::max(last, tiles.back().last());
   }
-  for (int64_t i = 0; i < run.count * group; ++i)
-    tile.finish_row(i, p.result(run.first + i / group, kv * group + i % group));
+  Gathered block(p.head_dim);
+  for (int64_t key = 0; key < last; key += kKeyBlock) {
+    block.load(p, sequence, task.kv, key, std::min(kKeyBlock, last - key));
+    for (QueryTile& tile : tiles)
+      if (key < tile.last())
+        tile.attend(key, std::min(kKeyBlock, tile.last() - key), block.panels.data(), block.values.data(),
+                    p.scale);
+  }
+  for (size_t i = task.first; i < task.end; ++i)
+    for (int64_t r = 0; r < runs[i].count * group; ++r)
+      tiles[i - task.first].finish_row(r, p.result(runs[i].first + r / group, task.kv * group + r % group));
 }
 
 }  // namespace
@@ -155,9 +200,8 @@ void paged_attention(const Tensor& q_THE, const Tensor& k_cache, const Tensor& v
                   .scale = static_cast<float>(scale)};
   check(p);
   const std::vector<Run> runs = runs_of(p);
-  const int64_t count = static_cast<int64_t>(runs.size());
-  parallel(count * p.keys.heads,
-           [&](int64_t i) { attend(p, runs[static_cast<size_t>(i % count)], i / count); });
+  const std::vector<Task> tasks = tasks_of(p, runs);
+  parallel(std::ssize(tasks), [&](int64_t i) { attend(p, runs, tasks[static_cast<size_t>(i)]); });
 }
 
 void write_kv(const Tensor& k_TKE, const Tensor& v_TKE, const Tensor& slot_T, Tensor& k_cache,
