@@ -4,8 +4,8 @@
     scripts/accuracy.py --tessera build/plan-only/tessera
 
 Runs `tessera plan validate --training data/published/training_cases.csv` and puts its summary between the
-markers of the page; leave-one-source-out comes from data/published/leave_one_source_out.json, which
-scripts/fit_training.py --leave-one-source-out writes.
+markers of the page; what is left out in turn comes from data/published/leave_one_source_out.json and
+leave_one_model_out.json, which scripts/fit_training.py writes.
 """
 import argparse
 import json
@@ -65,14 +65,29 @@ def verdicts(ran, failed):
     return text + (f"Wrong about: {', '.join(wrong)}.\n" if wrong else "")
 
 
+def read_study(name):
+    with open(os.path.join(ROOT, "data/published", name)) as file:
+        return json.load(file)
+
+
+def models_left_out():
+    study = read_study("leave_one_model_out.json")
+    text = "| set | model left out | rows | mean % | max % |\n| --- | --- | ---: | ---: | ---: |\n"
+    for one in study:
+        text += (f"| {one['set']} | {one['model']} | {one['rows']} | {one['mean_abs_pct']:.1f} | "
+                 f"{max(map(abs, one['errors_pct'])):.1f} |\n")
+    for name in sorted({one["set"] for one in study}):
+        errors = [abs(error) for one in study if one["set"] == name for error in one["errors_pct"]]
+        text += (f"| {name} | all of them, in turn | {len(errors)} | {statistics.mean(errors):.1f} | "
+                 f"{max(errors):.1f} |\n")
+    return text
+
+
 def left_out():
-    path = os.path.join(ROOT, "data/published/leave_one_source_out.json")
-    if not os.path.exists(path):
-        return "Not run.\n"
-    with open(path) as file:
-        sources = json.load(file)
+    sources = read_study("leave_one_source_out.json")
     errors = [abs(error) for source in sources for error in source["errors_pct"]]
-    text = (f"{len(errors)} rows: mean {statistics.mean(errors):.1f} %, median {statistics.median(errors):.1f} %.\n\n"
+    text = (f"{len(errors)} rows of {len(sources)} sources: mean {statistics.mean(errors):.1f} %, median "
+            f"{statistics.median(errors):.1f} %.\n\n"
             "| source left out | rows | mean % |\n| --- | ---: | ---: |\n")
     for source in sources:
         text += f"| {source['source']} | {source['rows']} | {source['mean_abs_pct']:.1f} |\n"
@@ -99,7 +114,8 @@ def main():
     text = "\n".join(["### Over all\n", overall(summary), "### By device\n", table(summary, "device", "gpu "),
                       "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
                       worst(result["rows"]), "### Does it fit?\n",
-                      verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out()])
+                      verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out(),
+                      "### Leave one model out\n", models_left_out()])
     with open(PAGE) as file:
         page = file.read()
     before, rest = page.split(BEGIN)

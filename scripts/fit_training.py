@@ -221,21 +221,39 @@ def fit(problem, rounds, theta=None):
     return theta, value
 
 
-def leave_one_source_out(problem):
-    """Each source predicted with constants fitted again from the priors without it (two rounds); errors of its rows
-    of both parts."""
-    table = []
+def errors_without(problem, left_out):
+    """Rows that `left_out` names, of both parts, predicted with constants fitted again from the priors without them
+    (two rounds)."""
     everything = problem.weights
-    for source in sorted({row["source"][:60] for row in problem.rows}):
-        problem.weights = everything * [not row["source"].startswith(source) for row in problem.rows]
-        own, _ = fit(problem, 2)
-        rows = [row for row in problem.predictions(own) if row["predicted"] and row["source"].startswith(source)
-                and row["published"]["step_time_s"]]
-        errors = [100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1) for row in rows]
-        table.append({"source": source, "rows": len(rows), "errors_pct": [round(error, 2) for error in errors],
-                      "mean_abs_pct": round(float(numpy.mean(numpy.abs(errors))), 2)})
-        print(f"without {source}: {table[-1]['mean_abs_pct']:.1f} %", file=sys.stderr, flush=True)
+    problem.weights = everything * [not left_out(row) for row in problem.rows]
+    own, _ = fit(problem, 2)
     problem.weights = everything
+    rows = [row for row in problem.predictions(own) if row["predicted"] and left_out(row)
+            and row["published"]["step_time_s"]]
+    errors = [100 * (row["predicted"]["step_time_s"] / row["published"]["step_time_s"] - 1) for row in rows]
+    return {"rows": len(rows), "errors_pct": [round(error, 2) for error in errors],
+            "mean_abs_pct": round(float(numpy.mean(numpy.abs(errors))), 2)}
+
+
+def leave_one_source_out(problem):
+    table = []
+    for source in sorted({row["source"][:60] for row in problem.rows}):
+        table.append({"source": source, **errors_without(problem, lambda row: row["source"].startswith(source))})
+        print(f"without {source}: {table[-1]['mean_abs_pct']:.1f} %", file=sys.stderr, flush=True)
+    return table
+
+
+def leave_one_model_out(problem, cases):
+    """Of the two sets with targets of their own, each model left out in turn."""
+    with open(cases) as file:
+        models = {row["id"]: row["model"] for row in csv.DictReader(file)}
+    table = []
+    for name, start in (("Korthikanti 8", "seqsel-"), ("SimuMax 43", "simumax-")):
+        members = {i: model for i, model in models.items() if i.startswith(start) and not i.endswith("-2240gpu")}
+        for model in sorted(set(members.values())):
+            without = errors_without(problem, lambda row: members.get(row["id"]) == model)
+            table.append({"set": name, "model": model, **without})
+            print(f"{name} without {model}: {without['mean_abs_pct']:.1f} %", file=sys.stderr, flush=True)
     return table
 
 
@@ -261,6 +279,7 @@ def main():
     parser.add_argument("--leave-out", default="", help="start of a source whose rows are not used")
     parser.add_argument("--start", default="", help="constants of an earlier fit to start from")
     parser.add_argument("--leave-one-source-out", default="", metavar="JSON", help="write that study too")
+    parser.add_argument("--leave-one-model-out", default="", metavar="JSON", help="the same by model, for two sets")
     args = parser.parse_args()
     with open(args.priors, "rb") as file:
         priors = tomllib.load(file)
@@ -272,6 +291,9 @@ def main():
         if args.leave_one_source_out:
             with open(args.leave_one_source_out, "w") as file:
                 json.dump(leave_one_source_out(problem), file, indent=1)
+        if args.leave_one_model_out:
+            with open(args.leave_one_model_out, "w") as file:
+                json.dump(leave_one_model_out(problem, args.cases), file, indent=1)
     note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
             "# data/published/training_cases.csv; do not edit by hand.\n")
     with open(args.out, "w") as file:

@@ -78,16 +78,17 @@ std::vector<PipelineAction> gpipe(int64_t micro_batches) {
   return actions;
 }
 
-// ZB-H1: 1F1B whose weight gradients wait: stage s delays each by s, so that the drain is filled with them.
-std::vector<PipelineAction> zb_h1(int64_t stage, int64_t stages, int64_t micro_batches) {
+// Qi et al. 2023: 1F1B whose weight gradients wait, so that the drain is filled with them. ZB-H1 (ahead = 1)
+// delays them by the stage's number; ZB-H2 (ahead = 2) by twice of it, and runs twice as far ahead.
+std::vector<PipelineAction> zero_bubble(int64_t stage, int64_t stages, int64_t micro_batches, int64_t ahead) {
   std::vector<PipelineAction> actions;
-  int64_t warm_up = std::min(stages - 1 - stage, micro_batches), weight = 0;
+  int64_t warm_up = std::min(ahead * (stages - 1 - stage), micro_batches), weight = 0;
   for (int64_t m = 0; m < warm_up; ++m) actions.push_back({.kind = Kind::forward, .micro_batch = m});
   for (int64_t m = 0; m < micro_batches; ++m) {
     if (warm_up + m < micro_batches) actions.push_back({.kind = Kind::forward, .micro_batch = warm_up + m});
     actions.push_back({.kind = Kind::backward_input, .micro_batch = m});
     bool draining = warm_up + m >= micro_batches;
-    if (!draining && m >= stage)
+    if (!draining && m >= ahead * stage)
       actions.push_back({.kind = Kind::backward_weight, .micro_batch = weight++});
     else if (draining && weight <= m)
       actions.push_back({.kind = Kind::backward_weight, .micro_batch = weight++});
@@ -178,7 +179,9 @@ PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_
     if (kind == PipelineKind::gpipe)
       table.push_back(gpipe(micro_batches));
     else if (kind == PipelineKind::zb_h1)
-      table.push_back(zb_h1(stage, stages, micro_batches));
+      table.push_back(zero_bubble(stage, stages, micro_batches, 1));
+    else if (kind == PipelineKind::zb_h2)
+      table.push_back(zero_bubble(stage, stages, micro_batches, 2));
     else
       table.push_back(one_f_one_b(stage, stages, virtual_stages, micro_batches));
   }
@@ -186,7 +189,8 @@ PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_
 }
 
 bool has_pipeline_table(PipelineKind kind) {
-  return kind == PipelineKind::gpipe || kind == PipelineKind::one_f_one_b || kind == PipelineKind::zb_h1;
+  return kind == PipelineKind::gpipe || kind == PipelineKind::one_f_one_b || kind == PipelineKind::zb_h1 ||
+         kind == PipelineKind::zb_h2;
 }
 
 std::vector<std::vector<PipelineSpan>> pipeline_spans(const PipelineTable& table, int64_t virtual_stages,
@@ -223,10 +227,10 @@ double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
                            const std::vector<PipelineStage>& stages, double send_s) {
   auto spans = pipeline_spans(table, virtual_stages, stages, send_s);
   if (spans.empty()) return std::numeric_limits<double>::infinity();
-  double last = 0;
+  double longest = 0;
   for (const auto& stage : spans)
-    if (!stage.empty()) last = std::max(last, stage.back().end);
-  return last;
+    if (!stage.empty()) longest = std::max(longest, stage.back().end - stage.front().start);
+  return longest;
 }
 
 }  // namespace tessera::plan

@@ -43,8 +43,8 @@ struct PipelineAction {
 };
 using PipelineTable = std::vector<std::vector<PipelineAction>>;  // [stage][order]
 
-// Tables of GPipe, 1F1B, interleaved 1F1B (virtual_stages > 1) and ZB-H1. REQUIRES: interleaved: stages divide
-// micro_batches.
+// Tables of GPipe, 1F1B, interleaved 1F1B (virtual_stages > 1), ZB-H1 and ZB-H2. REQUIRES: interleaved: stages
+// divide micro_batches.
 PipelineTable pipeline_table(PipelineKind kind, int64_t stages, int64_t virtual_stages, int64_t micro_batches);
 
 // Whether pipeline_table() knows the schedule; the others have closed forms only.
@@ -58,7 +58,9 @@ struct PipelineSpan {
 std::vector<std::vector<PipelineSpan>> pipeline_spans(const PipelineTable& table, int64_t virtual_stages,
                                                       const std::vector<PipelineStage>& stages, double send_s);
 
-// Seconds until the last action ends. Infinity for a table that waits for itself.
+// Seconds from the first to the last action of the stage that takes longest (all of them where the first stage
+// is also the last to end; the next step of ZB-H2 starts on a stage before this one has ended on the others).
+// Infinity for a table that waits for itself.
 double pipeline_recurrence(const PipelineTable& table, int64_t virtual_stages,
                            const std::vector<PipelineStage>& stages, double send_s);
 

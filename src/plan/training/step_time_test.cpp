@@ -43,6 +43,40 @@ TEST(PipelineTime, ZeroBubbleScheduleLosesAThirdOfOneForwardOneBackward) {
   EXPECT_NEAR(exact, closed, 1e-9);
 }
 
+// Forwards less weight gradients: activations stay until the products' inputs are used for the last time.
+int64_t most_in_flight(const std::vector<PipelineAction>& actions) {
+  int64_t now = 0, most = 0;
+  for (const PipelineAction& action : actions) {
+    now += action.kind == PipelineAction::Kind::forward;
+    now -=
+        action.kind == PipelineAction::Kind::backward_weight || action.kind == PipelineAction::Kind::backward;
+    most = std::max(most, now);
+  }
+  return most;
+}
+
+// Qi et al. 2023, table 1: bubbles (p - 1)(F + B - W) and (p - 1)(F + B - 2 W), p and 2 p - 1 micro-batches
+// held.
+TEST(PipelineTime, ZeroBubbleTablesHaveTheBubblesAndActivationsOfTheirPaper) {
+  for (int64_t p : {2, 4, 8})
+    for (const PipelineStage& time :
+         {PipelineStage{1, 1, 1}, PipelineStage{1, 1.5, 0.5}, PipelineStage{2, 3, 1}}) {
+      int64_t m = 3 * p;
+      auto all = even(static_cast<size_t>(p), time);
+      double busy = static_cast<double>(m) * time.total(), pass = time.forward + time.backward_input;
+      const std::pair<PipelineKind, double> kinds[] = {{PipelineKind::zb_h1, pass - time.backward_weight},
+                                                       {PipelineKind::zb_h2, pass - 2 * time.backward_weight}};
+      for (const auto& [kind, bubble] : kinds) {
+        auto table = pipeline_table(kind, p, 1, m);
+        EXPECT_NEAR(pipeline_recurrence(table, 1, all, 0) - busy, static_cast<double>(p - 1) * bubble, 1e-9);
+        EXPECT_NEAR(pipeline_closed_form(kind, 1, m, all, 0).bubble, static_cast<double>(p - 1) * bubble, 1e-9);
+        for (const auto& actions : table)
+          EXPECT_LE(most_in_flight(actions), kind == PipelineKind::zb_h1 ? p : 2 * p - 1);
+        EXPECT_EQ(most_in_flight(table[0]), kind == PipelineKind::zb_h1 ? p : 2 * p - 1);
+      }
+    }
+}
+
 // Golden values: p = 8, m = 32 loses 17.95 % to the bubble, 5.19 % with four virtual stages.
 TEST(PipelineTime, BubbleSharesEqualTheirGoldenValues) {
   auto all = even(8, {.forward = 1, .backward_input = 1, .backward_weight = 1});
