@@ -20,8 +20,16 @@ uint32_t ordered(float value) {
 Eviction::Eviction(const GroupOptions& group, int64_t num_shards) : kind_(group.eviction.kind) {
   if (kind_ == Kind::ttl) ttl_steps_ = group.eviction.ttl_steps;
   if (group.eviction.budget_bytes == 0) return;
-  int64_t rows = group.eviction.budget_bytes / (RecordLayout(group).bytes + kIndexBytes);
+  int64_t bytes = RecordLayout(group).bytes + kIndexBytes;
+  int64_t rows = group.eviction.budget_bytes / bytes;
+  bytes_per_row_ = static_cast<uint64_t>(bytes);
   rows_per_shard_ = static_cast<uint64_t>(std::max<int64_t>(1, rows / num_shards));
+}
+
+uint64_t Eviction::rows_per_shard(int64_t disk_bytes) const {
+  if (disk_bytes == 0 || rows_per_shard_ == 0) return rows_per_shard_;
+  uint64_t taken = static_cast<uint64_t>(disk_bytes) / bytes_per_row_;
+  return std::max<uint64_t>(1, rows_per_shard_ - std::min(taken, rows_per_shard_ * 3 / 4));
 }
 
 void Eviction::set_score(std::byte* record, float score) const {

@@ -16,8 +16,8 @@ class Eviction {
  public:
   Eviction(const GroupOptions& group, int64_t num_shards);
 
-  // Rows that a shard may hold; 0: no bound.
-  uint64_t rows_per_shard() const { return rows_per_shard_; }
+  // Rows that a shard may hold in memory when its rows on disk keep that many bytes there; 0: no bound.
+  uint64_t rows_per_shard(int64_t disk_bytes) const;
   bool tracks_visits() const { return kind_ == Kind::lru || kind_ == Kind::lfu || kind_ == Kind::ttl; }
   void visit(std::byte* record, uint64_t step) const {
     uint32_t word = kind_ == Kind::lfu ? word_of(record) : static_cast<uint32_t>(step);
@@ -43,7 +43,7 @@ class Eviction {
   }
 
   Kind kind_;
-  uint64_t ttl_steps_ = 0, rows_per_shard_ = 0;
+  uint64_t ttl_steps_ = 0, rows_per_shard_ = 0, bytes_per_row_ = 0;
 };
 
 }  // namespace tessera::recsys

@@ -61,7 +61,7 @@ uint64_t Index::buckets_for(uint64_t entries) {
 
 uint64_t Index::larger() const {
   uint64_t count = view().count;
-  return count + std::max<uint64_t>(1, count / 4);
+  return count + std::max<uint64_t>(1, count / 5);
 }
 
 Status Index::restart(uint64_t count) {

@@ -70,26 +70,27 @@ Result<Journal::Ticket> Journal::begin(uint32_t group, uint64_t sender_id, uint6
     if (ticket.repeated) return ticket;
     auto cut = cut_short_.find(sender_id);
     if (cut != cut_short_.end()) {
-      WriterSlot& parked = slot(cut->second);
-      const bool goes_on = parked.sequence == sequence && parked.group == group;
-      if (goes_on) ticket = {.slot = &parked, .skip = parked.state.load() / 2};
-      if (!goes_on) parked.state.store(kIdle, std::memory_order_release);
-      if (!goes_on) free_slots_.push_back(cut->second);
+      const CutShort& parked = cut->second;
+      if (parked.sequence == sequence && parked.group == group) ticket.skip = parked.done;
+      ticket.slot = parked.slot;
       cut_short_.erase(cut);
-      if (goes_on) return ticket;
     }
   }
-  while (free_slots_.empty()) {
+  while (ticket.slot == nullptr) {
+    if (free_slots_.empty()) free_one_slot();
+    if (!free_slots_.empty()) {
+      ticket.slot = &slot(free_slots_.back());
+      free_slots_.pop_back();
+      break;
+    }
     lock.unlock();
     std::this_thread::yield();
     lock.lock();
   }
-  ticket.slot = &slot(free_slots_.back());
-  free_slots_.pop_back();
   ticket.slot->sender = sender_id;
   ticket.slot->sequence = sequence;
   ticket.slot->group = group;
-  ticket.slot->state.store(0, std::memory_order_release);
+  ticket.slot->state.store(2 * ticket.skip, std::memory_order_release);
   return ticket;
 }
 
@@ -103,8 +104,32 @@ void Journal::finish(const Ticket& ticket) {
   WriterSlot& done = *ticket.slot;
   std::lock_guard lock(mutex_);
   if (done.sender != 0) known_.at(done.sender)->applied.store(done.sequence, std::memory_order_release);
-  done.state.store(kIdle, std::memory_order_release);
-  free_slots_.push_back((reinterpret_cast<std::byte*>(&done) - region_.data() - kSlotsOffset) / slot_bytes_);
+  free(done);
+}
+
+void Journal::abandon(const Ticket& ticket, uint64_t done) {
+  WriterSlot& slot = *ticket.slot;
+  std::lock_guard lock(mutex_);
+  if (slot.sender == 0) return free(slot);
+  slot.state.store(2 * done, std::memory_order_release);
+  cut_short_[slot.sender] = {slot.sequence, done, slot.group, &slot};
+}
+
+// Senders that never came back to a put that was cut short must not stop the others.
+// REQUIRES: mutex_ is held.
+void Journal::free_one_slot() {
+  for (auto& [sender, cut] : cut_short_)
+    if (cut.slot != nullptr) return free(*std::exchange(cut.slot, nullptr));
+}
+
+// REQUIRES: mutex_ is held.
+void Journal::free(WriterSlot& slot) {
+  slot.state.store(kIdle, std::memory_order_release);
+  free_slots_.push_back(number_of(slot));
+}
+
+int64_t Journal::number_of(const WriterSlot& slot) const {
+  return (reinterpret_cast<const std::byte*>(&slot) - region_.data() - kSlotsOffset) / slot_bytes_;
 }
 
 }  // namespace tessera::recsys

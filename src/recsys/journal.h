@@ -57,6 +57,8 @@ class Journal {
   void finish(const Ticket& ticket);
   // The last sequence of a sender that was applied; 0: none.
   uint64_t applied(uint64_t sender);
+  // The put failed when `done` of its ids were done; repeated, it goes on there.
+  void abandon(const Ticket& ticket, uint64_t done);
 
  private:
   struct Header {
@@ -67,17 +69,27 @@ class Journal {
   struct Sender {
     std::atomic<uint64_t> sender, applied;
   };
+  // A put that was cut short. It holds its slot until its sender repeats it, so that one more death does not
+  // forget how far it had come.
+  struct CutShort {
+    uint64_t sequence, done;
+    uint32_t group;
+    WriterSlot* slot;  // null: given to another put when none was free
+  };
 
   Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
   Sender* senders() const { return reinterpret_cast<Sender*>(region_.data() + 4096); }
   WriterSlot& slot(int64_t number) const;
   Result<Sender*> sender(uint64_t id);
+  void free(WriterSlot& slot);
+  int64_t number_of(const WriterSlot& slot) const;
+  void free_one_slot();
 
   Region region_;
   int64_t slot_bytes_ = 0;
   std::mutex mutex_;
   std::map<uint64_t, Sender*> known_;
-  std::map<uint64_t, int64_t> cut_short_;  // sender to the slot that knows how far its put had come
+  std::map<uint64_t, CutShort> cut_short_;  // by sender
   std::vector<int64_t> free_slots_;
 };
 
@@ -92,13 +104,12 @@ void Journal::recover(const Restore& restore) {
     if (state != kIdle && state % 2 == 1) restore(at);
     auto known = known_.find(at.sender);
     bool finished = known != known_.end() && known->second->applied.load() >= at.sequence;
-    if (state != kIdle && at.sender != 0 && !finished) {
-      at.state.store(state - state % 2, std::memory_order_release);
-      cut_short_[at.sender] = number;
-    } else {
-      at.state.store(kIdle, std::memory_order_release);
+    const bool cut_short = state != kIdle && at.sender != 0 && !finished;
+    at.state.store(cut_short ? state - state % 2 : kIdle, std::memory_order_release);
+    if (cut_short)
+      cut_short_[at.sender] = {at.sequence, state / 2, at.group, &at};
+    else
       free_slots_.push_back(number);
-    }
   }
 }
 

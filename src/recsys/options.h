@@ -59,12 +59,15 @@ struct AdmissionOptions {
   int64_t bloom_counters = 1 << 20;  // one byte each; false admissions fall as this grows
 };
 
-// What goes when the memory budget of the group is reached. With a spill folder rows go to disk instead.
+// What goes when the memory budget of the group is reached: away, or to disk where the store has a folder for
+// it.
 struct EvictionOptions {
   enum class Kind : uint8_t { none, lru, lfu, ttl, l2_norm, score };
   Kind kind = Kind::none;
-  int64_t budget_bytes = 0;  // of the group's rows with all that belongs to them; 0: no budget
-  uint64_t ttl_steps = 0;    // ttl: rows untouched for longer go, budget or not
+  // Of the group's rows in memory with all that belongs to them; 0: no budget. Rows on disk keep some 10 bytes
+  // each in memory, which count, but a quarter of the budget is left to rows.
+  int64_t budget_bytes = 0;
+  uint64_t ttl_steps = 0;  // ttl: rows untouched for longer go, budget or not
 };
 
 struct GroupOptions {
@@ -77,6 +80,15 @@ struct GroupOptions {
   AdmissionOptions admission;
   EvictionOptions eviction;
   int64_t expected_rows = 0;  // a hint: the index starts at that size instead of growing to it
+};
+
+// Where rows go that a budget sends out of memory. They come back when they are asked for, and nothing is lost.
+struct DiskOptions {
+  std::string folder;        // empty: such rows are dropped
+  int64_t budget_bytes = 0;  // of each group's file; 0: as much as the file system has
+  // Past the page cache: a row on disk costs a read of the device, and memory stays with others.
+  bool direct = false;
+  bool io_uring = true;  // false: threads that read, as where the system refuses io_uring
 };
 
 // Bytes of the values of one row, of its optimizer state, and of the words its policies keep.

@@ -94,6 +94,10 @@ class ShardRows {
     if ((dirty_[row / 64] & bit) == 0)
       dirty_[row / 64] |= bit;  // most are dirty already: no line to write back
   }
+  bool dirty(uint32_t row) const { return (dirty_[row / 64] >> row % 64 & 1) != 0; }
+  void mark_clean(uint32_t row) {
+    if (dirty(row)) dirty_[row / 64] &= ~(uint64_t{1} << row % 64);
+  }
   // The rows of 64 that are live and, unless `all`, changed since the last call; from now on unchanged.
   uint64_t take_changes(size_t word, bool all) {
     uint64_t changed = live_[word] & (all ? ~uint64_t{0} : dirty_[word]);

@@ -49,9 +49,10 @@ void apply(Store& store, uint64_t sequence) {
 
 std::map<uint64_t, std::vector<std::byte>> state_of(const Store& store) {
   std::map<uint64_t, std::vector<std::byte>> state;
-  store.for_each(0, [&](uint64_t id, std::span<const std::byte> record) {
+  Status status = store.for_each(0, [&](uint64_t id, std::span<const std::byte> record) {
     state[id].assign(record.begin(), record.end());
   });
+  EXPECT_TRUE(status.ok()) << status.error().message;
   return state;
 }
 

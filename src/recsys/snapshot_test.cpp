@@ -44,9 +44,10 @@ std::unique_ptr<Store> make(const std::vector<GroupOptions>& groups) {
 }
 State state_of(const Store& store, int64_t group = 0) {
   State state;
-  store.for_each(group, [&](uint64_t id, std::span<const std::byte> record) {
+  Status status = store.for_each(group, [&](uint64_t id, std::span<const std::byte> record) {
     EXPECT_TRUE(state.try_emplace(id, record.begin(), record.end()).second) << "two rows of one id";
   });
+  EXPECT_TRUE(status.ok()) << status.error().message;
   return state;
 }
 // Gets, puts and erasures of random ids.

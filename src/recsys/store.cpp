@@ -36,7 +36,8 @@ Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
   for (size_t g = 0; g < options.groups.size(); ++g) {
     SharedRows rows;
     if (shared) rows = {options.memory_files[g], impl->journal.get(), static_cast<uint32_t>(g)};
-    TESSERA_ASSIGN_OR_RETURN(auto table, Table::create(options.groups[g], options.num_shards, rows));
+    TESSERA_ASSIGN_OR_RETURN(auto table,
+                             Table::create(options.groups[g], options.num_shards, rows, options.disk));
     impl->tables.push_back(std::move(table));
   }
   if (shared) TESSERA_RETURN_IF_ERROR(recover(*impl));

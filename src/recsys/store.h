@@ -33,6 +33,9 @@ struct StoreOptions {
   // Rows that outlive the process: one file per group, then one for the journal; empty: private memory. A store
   // on the files of another finds its rows, however that one ended. See memory_files_in() and MemoryKeeper.
   std::vector<std::string> memory_files;
+  // For groups with a budget: rows beyond it go to a file here and come back when they are asked for. With
+  // memory files these rows outlive the process too, in NAME.disk and NAME.map.
+  DiskOptions disk;
 };
 
 // GROUP.rows for each group and `journal`, in that folder.
@@ -64,6 +67,8 @@ struct GroupStats {
   int64_t rows = 0;   // resident
   int64_t bytes = 0;  // resident, with index and all that belongs to the rows
   int64_t created = 0, evicted = 0, refused = 0, expired = 0;
+  int64_t disk_rows = 0, disk_bytes = 0;  // beside those that are resident
+  int64_t spilled = 0, returned = 0;      // rows that went to disk and came back
   int64_t absent_gradients = 0, not_finite_gradients = 0;
 };
 
@@ -80,13 +85,15 @@ class Store {
 
   // rows[i * dim, (i + 1) * dim) is the row of ids[i] as float32. Duplicates are welcome.
   // REQUIRES: rows.size() == ids.size() * dim.
-  // Fails when there is no room for a new row (resource_exhausted) or a row on disk cannot be read; rows that
-  // were filled before stay filled.
+  // Fails when there is no room for a new row, in memory or on disk (resource_exhausted), or a row on disk
+  // cannot be read (data_loss); rows that were filled before stay filled, and no row that is there is lost.
   Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
              Access access = Access::train);
 
   // Applies the group's optimizer to the row of each id.
   // REQUIRES: gradients.size() == ids.size() * dim.
+  // Fails as get does, when some rows were updated already; with sender and sequence the same put goes on
+  // there.
   Result<PutCount> put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                        const PutOptions& options = {});
 
@@ -131,8 +138,9 @@ class Store {
   Status load(std::span<const std::string> files, uint32_t server = 0, uint32_t num_servers = 1);
 
   // Every row, in no order: its id and its record (row_update.h). For comparisons; others may run beside it.
-  void for_each(int64_t group,
-                const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) const;
+  // Fails when a row on disk cannot be read.
+  Status for_each(int64_t group,
+                  const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) const;
 
  private:
   class Impl;

@@ -103,9 +103,9 @@ Status Store::load(std::span<const std::string> files, uint32_t server, uint32_t
   return {};
 }
 
-void Store::for_each(int64_t group,
-                     const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) const {
-  impl_->table(group).for_each_record(visit);
+Status Store::for_each(int64_t group,
+                       const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) const {
+  return impl_->table(group).for_each_record(visit);
 }
 
 }  // namespace tessera::recsys

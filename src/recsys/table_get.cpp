@@ -35,10 +35,17 @@ inline bool Table::read_unlocked(const Search& found, size_t i, uint64_t id, uin
   return versions.unchanged(found.row(i), version);
 }
 
-void Table::read_block(std::span<const uint64_t> ids, size_t first, Reading& reading) {
+Status Table::read_block(std::span<const uint64_t> ids, size_t first, const Reading& reading) {
   static thread_local Search found;
+  static thread_local ShardOrder order;
+  static thread_local DiskReads reads;
+  const bool train = reading.access == Access::train;
   const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
   search(found, ids);
+  if (disk_ != nullptr) {
+    order.sort(found, count, shards_.size());
+    TESSERA_RETURN_IF_ERROR(train ? bring_back(found, order, ids) : read_ahead(found, order, count, reads));
+  }
   auto prefetch = [&](size_t i) {
     if (found.record(i) == nullptr) return;
     fetch(found.record(i), false);
@@ -52,11 +59,14 @@ void Table::read_block(std::span<const uint64_t> ids, size_t first, Reading& rea
     std::lock_guard lock(shard.mutex);
     Visitor visitor{.position = first + i, .id = ids[i], .hash = found.hash(i), .shard = &shard};
     find_record(visitor);
-    visit_for_get(visitor, reading);
+    if (visitor.record == nullptr && disk_ != nullptr)
+      TESSERA_RETURN_IF_ERROR(train ? bring_back_one(visitor) : look(visitor, reads, i));
+    TESSERA_RETURN_IF_ERROR(visit_for_get(visitor, reading));
   }
+  return {};
 }
 
-void Table::visit_for_get(Visitor& visitor, Reading& reading) {
+Status Table::visit_for_get(Visitor& visitor, const Reading& reading) {
   const bool train = reading.access == Access::train;
   Shard& shard = *visitor.shard;
   if (visitor.record != nullptr && eviction_.expired(visitor.record, reading.now)) {
@@ -67,37 +77,37 @@ void Table::visit_for_get(Visitor& visitor, Reading& reading) {
   if (!found && train) {
     bool admitted = shard.admission.admit(visitor.id, reading.now);
     shard.stats.refused += admitted ? 0 : 1;
-    if (admitted) reading.full |= !make_row(visitor, reading.now);
+    if (admitted) TESSERA_RETURN_IF_ERROR(make_row(visitor, reading.now));
   }
   float* out = reading.rows + visitor.position * static_cast<size_t>(group_.dim);
-  if (visitor.record == nullptr) {
+  const std::byte* record = visitor.record;
+  if (visitor.on_disk != nullptr && !eviction_.expired(visitor.on_disk, reading.now)) record = visitor.on_disk;
+  if (record == nullptr) {
     bool as_first_get = !train && group_.admission.kind == AdmissionOptions::Kind::all;
-    if (as_first_get) return update_.initial_values(visitor.id, out);
-    std::fill_n(out, group_.dim, 0.0f);
-    return;
+    if (as_first_get)
+      update_.initial_values(visitor.id, out);
+    else
+      std::fill_n(out, group_.dim, 0.0f);
+    return {};
   }
   if (train && found && eviction_.tracks_visits()) {
     touch(shard, visitor.row);
     RowVersions::Writing writing(shard.versions, visitor.row);
     eviction_.visit(visitor.record, reading.now);
   }
-  update_.read(visitor.record, out);
+  update_.read(record, out);
+  return {};
 }
 
 Status Table::get(std::span<const uint64_t> ids, float* rows, Access access, uint64_t now) {
   Reading reading{rows, access, now};
-  if (access == Access::train && eviction_.tracks_visits()) {
-    for_each(ids, rows, [&](Visitor& visitor) { visit_for_get(visitor, reading); });
-  } else {
-    for (size_t first = 0; first < ids.size(); first += Search::kBlock)
-      read_block(ids.subspan(first, std::min(Search::kBlock, ids.size() - first)), first, reading);
-  }
-  if (!reading.full) return {};
-  return make_error(
-      ErrorCode::resource_exhausted,
-      "group '{}' has no room for more rows: a shard holds at most {}; use more shards than {}, or an "
-      "eviction policy with a budget",
-      group_.name, kNoRow, shards_.size());
+  if (access == Access::train && eviction_.tracks_visits())
+    return for_each(ids, rows, OnDisk::bring_back,
+                    [&](Visitor& visitor) { return visit_for_get(visitor, reading); });
+  for (size_t first = 0; first < ids.size(); first += Search::kBlock)
+    TESSERA_RETURN_IF_ERROR(
+        read_block(ids.subspan(first, std::min(Search::kBlock, ids.size() - first)), first, reading));
+  return {};
 }
 
 }  // namespace tessera::recsys

@@ -22,6 +22,12 @@ void Table::cut(bool full) {
     for (size_t word = 0; word < words; ++word) shard->pending[word] = shard->rows.take_changes(word, full);
     shard->removed_before_cut = std::exchange(shard->removed, {});
     shard->tracks_removals = true;
+    shard->saved.clear();  // of a snapshot that failed
+    if (shard->disk == nullptr) continue;
+    words = (shard->disk->rows.end() + 63) / 64;
+    shard->disk->pending.resize(words);
+    for (size_t word = 0; word < words; ++word)
+      shard->disk->pending[word] = shard->disk->rows.take_changes(word, full);
   }
 }
 
@@ -32,31 +38,34 @@ void Table::save_for_snapshot(Shard& shard, uint32_t row) {
 }
 
 Status Table::drain(const WriteRows& rows, const WriteIds& removed) {
-  std::vector<std::byte> records;
   for (auto& shard : shards_) {
-    if (!shard->removed_before_cut.empty()) TESSERA_RETURN_IF_ERROR(removed(shard->removed_before_cut));
-    shard->removed_before_cut = {};
-    for (uint32_t row = 0;; row += kRowsPerLock) {
-      {
-        std::lock_guard lock(shard->mutex);
-        uint32_t end = static_cast<uint32_t>(std::min<size_t>(row + kRowsPerLock, shard->pending.size() * 64));
-        for (uint32_t word = row / 64; word * 64 < end; ++word)
-          for (; shard->pending[word] != 0; shard->pending[word] &= shard->pending[word] - 1) {
-            uint32_t at = word * 64 + static_cast<uint32_t>(__builtin_ctzll(shard->pending[word]));
-            const std::byte* record = shard->rows.record(at);
-            records.insert(records.end(), record, record + update_.layout().bytes);
-          }
-        records.insert(records.end(), shard->saved.begin(), shard->saved.end());
-        shard->saved.clear();
-        if (end == shard->pending.size() * 64) {
-          shard->pending = {};
-          shard->saved = {};
+    TESSERA_RETURN_IF_ERROR(drain_shard(*shard, rows, removed));
+    if (shard->disk) TESSERA_RETURN_IF_ERROR(drain_disk(*shard, rows));
+  }
+  return {};
+}
+
+Status Table::drain_shard(Shard& shard, const WriteRows& rows, const WriteIds& removed) {
+  std::vector<std::byte> records;
+  if (!shard.removed_before_cut.empty()) TESSERA_RETURN_IF_ERROR(removed(shard.removed_before_cut));
+  shard.removed_before_cut = {};
+  for (uint32_t row = 0;; row += kRowsPerLock) {
+    {
+      std::lock_guard lock(shard.mutex);
+      uint32_t end = static_cast<uint32_t>(std::min<size_t>(row + kRowsPerLock, shard.pending.size() * 64));
+      for (uint32_t word = row / 64; word * 64 < end; ++word)
+        for (; shard.pending[word] != 0; shard.pending[word] &= shard.pending[word] - 1) {
+          uint32_t at = word * 64 + static_cast<uint32_t>(__builtin_ctzll(shard.pending[word]));
+          const std::byte* record = shard.rows.record(at);
+          records.insert(records.end(), record, record + update_.layout().bytes);
         }
-      }
-      if (!records.empty()) TESSERA_RETURN_IF_ERROR(rows(records));
-      records.clear();
-      if (shard->pending.empty()) break;
+      records.insert(records.end(), shard.saved.begin(), shard.saved.end());
+      shard.saved.clear();
+      if (end == shard.pending.size() * 64) shard.pending = {};
     }
+    if (!records.empty()) TESSERA_RETURN_IF_ERROR(rows(records));
+    records.clear();
+    if (shard.pending.empty()) break;
   }
   return {};
 }
@@ -68,7 +77,8 @@ Status Table::restore(std::span<const std::byte> records) {
   return overwrite(ids, records.data());
 }
 
-void Table::for_each_record(const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) {
+Status Table::for_each_record(
+    const std::function<void(uint64_t id, std::span<const std::byte> record)>& visit) {
   size_t bytes = static_cast<size_t>(update_.layout().bytes);
   for (auto& shard : shards_) {
     std::lock_guard lock(shard->mutex);
@@ -76,7 +86,15 @@ void Table::for_each_record(const std::function<void(uint64_t id, std::span<cons
       const std::byte* record = shard->rows.record(row);
       visit(id_of(record), {record, bytes});
     });
+    if (shard->disk == nullptr) continue;
+    for (size_t segment = 0; segment < shard->disk->rows.num_segments(); ++segment)
+      TESSERA_RETURN_IF_ERROR(shard->disk->rows.for_each_in(
+          segment, [](uint32_t) { return true; },
+          [&](uint32_t, const std::byte* record) {
+            visit(id_of(record), {record, bytes});
+          }));
   }
+  return {};
 }
 
 // ---- after a process death ----
@@ -93,12 +111,18 @@ Status Table::rebuild_indexes() {
   expected += static_cast<uint64_t>(3 * std::sqrt(static_cast<double>(expected)));
   std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
+  std::mutex mutex;
+  Status status;
   auto work = [&] {
     for (size_t s = next++; s < shards_.size(); s = next++) {
       Shard& shard = *shards_[s];
       uint64_t live = 0;
       shard.rows.for_each_live([&](uint32_t) { ++live; });
       if (!grow(shard, Index::buckets_for(std::max(live, expected)))) failed = true;
+      if (failed || shard.disk == nullptr) continue;
+      Status rebuilt = rebuild_disk_index(shard);
+      std::lock_guard lock(mutex);
+      if (!rebuilt.ok()) status = std::move(rebuilt);
     }
   };
   std::vector<std::thread> crew;
@@ -107,7 +131,7 @@ Status Table::rebuild_indexes() {
   for (size_t t = 0; t < helpers; ++t) crew.emplace_back(work);
   work();
   for (std::thread& thread : crew) thread.join();
-  if (!failed) return {};
+  if (!failed) return status;
   return make_error(ErrorCode::resource_exhausted, "group '{}': no address space for the index", group_.name);
 }
 

@@ -14,6 +14,23 @@ struct ShardOrder {
   void sort(const Search& search, size_t count, size_t num_shards);
 };
 
+// Rows of a block that were read from disk before the block is visited. What it says of a place holds while the
+// shard has not given back segments since and the slot is live: a live slot is never written again.
+struct DiskReads {
+  struct Row {
+    uint16_t place;  // in the block
+    uint32_t slot;
+    uint64_t moves;
+    const std::byte* read;
+  };
+  std::vector<Row> rows;                 // in order of shards
+  int16_t first_of[Search::kBlock + 1];  // of each place: its row, or -1
+  std::vector<DiskRead> reads;
+  PageBuffer buffer;
+  // Null where the slot is not what it was; an error where its hash is wrong.
+  static Result<const std::byte*> record_of(const Row& row, const DiskShard& shard);
+};
+
 // Lines of a record on their way at once: enough for all misses that a core can have under way.
 inline size_t Table::fetch_distance() const {
   constexpr int64_t kLines = 64;
@@ -25,16 +42,21 @@ inline void Table::fetch(const std::byte* record, bool write) const {
 }
 
 template <class Visit>
-void Table::visit_block(std::span<const uint64_t> ids, size_t first, const float* floats, const Visit& visit) {
+Status Table::visit_block(std::span<const uint64_t> ids, size_t first, const float* floats, OnDisk on_disk,
+                          const Visit& visit) {
   static thread_local Search found;
   static thread_local ShardOrder order;
   static thread_local std::vector<uint64_t> removals;
+  static thread_local DiskReads reads;
   const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
   removals.resize(shards_.size());
   for (size_t s = 0; s < shards_.size(); ++s)
     removals[s] = shards_[s]->removals.load(std::memory_order_acquire);
   search(found, ids);
   order.sort(found, count, shards_.size());
+  if (disk_ != nullptr)
+    TESSERA_RETURN_IF_ERROR(on_disk == OnDisk::look ? read_ahead(found, order, count, reads)
+                                                    : bring_back(found, order, ids));
   auto prefetch = [&](size_t i) {
     size_t at = order.positions[i];
     if (found.record(at) != nullptr) {
@@ -63,15 +85,22 @@ void Table::visit_block(std::span<const uint64_t> ids, size_t first, const float
     visitor.record = found.record(at);
     bool as_found = visitor.record != nullptr && id_of(visitor.record) == visitor.id &&
                     shard->removals.load(std::memory_order_relaxed) == removals[found.shard(at)];
+    visitor.on_disk = nullptr;
     if (!as_found) find_record(visitor);
-    visit(visitor);
+    if (visitor.record == nullptr && disk_ != nullptr)
+      TESSERA_RETURN_IF_ERROR(on_disk == OnDisk::look ? look(visitor, reads, at) : bring_back_one(visitor));
+    TESSERA_RETURN_IF_ERROR(visit(visitor));
   }
+  return {};
 }
 
 template <class Visit>
-void Table::for_each(std::span<const uint64_t> ids, const float* floats, const Visit& visit) {
-  for (size_t first = 0; first < ids.size(); first += Search::kBlock)
-    visit_block(ids.subspan(first, std::min(Search::kBlock, ids.size() - first)), first, floats, visit);
+Status Table::for_each(std::span<const uint64_t> ids, const float* floats, OnDisk on_disk, const Visit& visit) {
+  for (size_t first = 0; first < ids.size(); first += Search::kBlock) {
+    std::span<const uint64_t> block = ids.subspan(first, std::min(Search::kBlock, ids.size() - first));
+    TESSERA_RETURN_IF_ERROR(visit_block(block, first, floats, on_disk, visit));
+  }
+  return {};
 }
 
 }  // namespace tessera::recsys

@@ -41,6 +41,7 @@ class Oracle {
       : random_(seed), fresh_(make()), store_(make()), restart_(std::move(restart)) {}
 
   bool positional_bug = false;
+  bool lossless = false;  // rows beyond the budget go to disk: none may leave
 
   // `operations`: ids in gets and puts together.
   OracleReport run(int64_t operations) {
@@ -105,7 +106,9 @@ class Oracle {
     float start = static_cast<float>(store_->group(0).optimizer.initial_accumulator);
     return {initial(id), std::vector<float>(dim(), start)};
   }
-  bool can_lose_rows() const { return store_->group(0).eviction.kind != EvictionOptions::Kind::none; }
+  bool can_lose_rows() const {
+    return !lossless && store_->group(0).eviction.kind != EvictionOptions::Kind::none;
+  }
 
   // Rows that left the store leave the map.
   void follow_evictions() {
