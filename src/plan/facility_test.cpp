@@ -94,7 +94,7 @@ TEST(RunCost, BillsFollowFromHours) {
 // switches, which are left out here. How busy devices are is taken from the first row; the scaling of the times
 // gives the others.
 TEST(RunCost, MeasuredPowerOfMlperfIsWithinFifteenPercent) {
-  const Power& power = load_gpu_cluster("h100")->power;
+  const Power power = load_gpu_cluster("h100")->power;
   auto node_kw = [&](double busy) { return 8 * mean_device_w(power, busy) / 1000; };
   double busy = (6.741 - node_kw(0)) / (node_kw(1) - node_kw(0));
   EXPECT_GT(busy, 0.5);
