@@ -2,9 +2,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <unordered_map>
 
-#include "chat/builtins.h"
+#include "chat/builtin_table.h"
 #include "chat/characters.h"
 
 namespace tessera::chat {
@@ -46,176 +45,61 @@ bool all_case(const Value& value, bool (*is)(char32_t), bool (*is_other)(char32_
   return some;
 }
 
-#define TEST [](Env & env, const Value& it, const Given& given) -> Value
-#define UNUSED (void)env, (void)it, (void)given
-
-const std::unordered_map<std::string, Builtin>& tests() {
-  static const std::unordered_map<std::string, Builtin> table = [] {
-    std::unordered_map<std::string, Builtin> out;
-    auto add = [&](std::initializer_list<const char*> names, std::vector<std::string> parameters,
-                   decltype(Builtin::run) run) {
-      for (const char* name : names) out.emplace(name, Builtin{name, parameters, run});
-    };
-    add(
-        {"defined"}, {}, TEST {
-          UNUSED;
-          return !it.is_undefined();
-        });
-    add(
-        {"undefined"}, {}, TEST {
-          UNUSED;
-          return it.is_undefined();
-        });
-    add(
-        {"none"}, {}, TEST {
-          UNUSED;
-          return it.is_none();
-        });
-    add(
-        {"boolean"}, {}, TEST {
-          UNUSED;
-          return it.is_bool();
-        });
-    add(
-        {"true"}, {}, TEST {
-          UNUSED;
-          return it.is_bool() && it.truth();
-        });
-    add(
-        {"false"}, {}, TEST {
-          UNUSED;
-          return it.is_bool() && !it.truth();
-        });
-    add(
-        {"integer"}, {}, TEST {
-          UNUSED;
-          return is_whole(it);
-        });
-    add(
-        {"float"}, {}, TEST {
-          UNUSED;
-          return it.is_float();
-        });
-    add(
-        {"number"}, {}, TEST {
-          UNUSED;
-          return it.is_number();
-        });
-    add(
-        {"string"}, {}, TEST {
-          UNUSED;
-          return it.is_text();
-        });
-    add(
-        {"mapping"}, {}, TEST {
-          UNUSED;
-          return it.dict() != nullptr;
-        });
-    add(
-        {"iterable"}, {}, TEST {
-          UNUSED;
-          return it.iterable();
-        });
-    add(
-        {"sequence"}, {}, TEST {
-          UNUSED;
-          // An undefined value has a length of 0 and an access that fails, which is enough for Jinja.
-          return it.is_undefined() || it.is_text() || it.dict() ||
-                 (it.sequence() && it.sequence()->kind <= Sequence::range);
-        });
-    add(
-        {"callable"}, {}, TEST {
-          UNUSED;
-          return it.callable() != nullptr || it.is_undefined();
-        });
-    add(
-        {"odd"}, {}, TEST {
-          UNUSED;
-          return parity(it, true);
-        });
-    add(
-        {"even"}, {}, TEST {
-          UNUSED;
-          return parity(it, false);
-        });
-    add(
-        {"lower"}, {}, TEST {
-          UNUSED;
-          return all_case(it, is_lower, is_upper);
-        });
-    add(
-        {"upper"}, {}, TEST {
-          UNUSED;
-          return all_case(it, is_upper, is_lower);
-        });
-    add(
-        {"divisibleby"}, {"num"}, TEST {
-          UNUSED;
-          return divisible(it, given.required(0));
-        });
-    add(
-        {"sameas"}, {"other"}, TEST {
-          UNUSED;
-          return same(it, given.required(0));
-        });
-    add(
-        {"in"}, {"seq"}, TEST {
-          UNUSED;
-          return contains(given.required(0), it);
-        });
-    add(
-        {"eq", "equalto", "=="}, {"b"}, TEST {
-          UNUSED;
-          return equal(it, given.required(0));
-        });
-    add(
-        {"ne", "!="}, {"b"}, TEST {
-          UNUSED;
-          return !equal(it, given.required(0));
-        });
-    add(
-        {"lt", "lessthan", "<"}, {"b"}, TEST {
-          UNUSED;
-          return compare(it, given.required(0)) < 0;
-        });
-    add(
-        {"le", "<="}, {"b"}, TEST {
-          UNUSED;
-          return compare(it, given.required(0)) <= 0;
-        });
-    add(
-        {"gt", "greaterthan", ">"}, {"b"}, TEST {
-          UNUSED;
-          return compare(it, given.required(0)) > 0;
-        });
-    add(
-        {"ge", ">="}, {"b"}, TEST {
-          UNUSED;
-          return compare(it, given.required(0)) >= 0;
-        });
-    add(
-        {"filter"}, {}, TEST {
-          UNUSED;
-          return it.text() && find_filter(*it.text());
-        });
-    add(
-        {"test"}, {}, TEST {
-          UNUSED;
-          return it.text() && find_test(*it.text());
-        });
+const BuiltinTable& tests() {
+  static const BuiltinTable table = [] {
+    BuiltinTable out;
+    out.add("defined", {}, [](const Value& it) -> Value { return !it.is_undefined(); });
+    out.add("undefined", {}, [](const Value& it) -> Value { return it.is_undefined(); });
+    out.add("none", {}, [](const Value& it) -> Value { return it.is_none(); });
+    out.add("boolean", {}, [](const Value& it) -> Value { return it.is_bool(); });
+    out.add("true", {}, [](const Value& it) -> Value { return it.is_bool() && it.truth(); });
+    out.add("false", {}, [](const Value& it) -> Value { return it.is_bool() && !it.truth(); });
+    out.add("integer", {}, [](const Value& it) -> Value { return is_whole(it); });
+    out.add("float", {}, [](const Value& it) -> Value { return it.is_float(); });
+    out.add("number", {}, [](const Value& it) -> Value { return it.is_number(); });
+    out.add("string", {}, [](const Value& it) -> Value { return it.is_text(); });
+    out.add("mapping", {}, [](const Value& it) -> Value { return it.dict() != nullptr; });
+    out.add("iterable", {}, [](const Value& it) -> Value { return it.iterable(); });
+    out.add("sequence", {}, [](const Value& it) -> Value {
+      // An undefined value has a length of 0 and an access that fails, which is enough for Jinja.
+      return it.is_undefined() || it.is_text() || it.dict() ||
+             (it.sequence() && it.sequence()->kind <= Sequence::range);
+    });
+    out.add("callable", {},
+            [](const Value& it) -> Value { return it.callable() != nullptr || it.is_undefined(); });
+    out.add("odd", {}, [](const Value& it) -> Value { return parity(it, true); });
+    out.add("even", {}, [](const Value& it) -> Value { return parity(it, false); });
+    out.add("lower", {}, [](const Value& it) -> Value { return all_case(it, is_lower, is_upper); });
+    out.add("upper", {}, [](const Value& it) -> Value { return all_case(it, is_upper, is_lower); });
+    out.add("divisibleby", {"num"},
+            [](const Value& it, const Given& given) -> Value { return divisible(it, given.required(0)); });
+    out.add("sameas", {"other"},
+            [](const Value& it, const Given& given) -> Value { return same(it, given.required(0)); });
+    out.add("in", {"seq"},
+            [](const Value& it, const Given& given) -> Value { return contains(given.required(0), it); });
+    out.add({"eq", "equalto", "=="}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return equal(it, given.required(0)); });
+    out.add({"ne", "!="}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return !equal(it, given.required(0)); });
+    out.add({"lt", "lessthan", "<"}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return compare(it, given.required(0)) < 0; });
+    out.add({"le", "<="}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return compare(it, given.required(0)) <= 0; });
+    out.add({"gt", "greaterthan", ">"}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return compare(it, given.required(0)) > 0; });
+    out.add({"ge", ">="}, {"b"},
+            [](const Value& it, const Given& given) -> Value { return compare(it, given.required(0)) >= 0; });
+    out.add("filter", {}, [](const Value& it) -> Value { return it.text() && find_filter(*it.text()); });
+    out.add("test", {}, [](const Value& it) -> Value { return it.text() && find_test(*it.text()); });
     return out;
   }();
   return table;
 }
 
-#undef TEST
-#undef UNUSED
-
 }  // namespace
 
 const Builtin* find_test(const std::string& name) {
-  auto found = tests().find(name);
-  return found == tests().end() ? nullptr : &found->second;
+  return tests().find(name);
 }
 
 }  // namespace tessera::chat

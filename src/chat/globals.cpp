@@ -2,9 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <unordered_map>
 
-#include "chat/builtins.h"
+#include "chat/builtin_table.h"
 
 namespace tessera::chat {
 
@@ -67,44 +66,25 @@ Value make_namespace(Env& env, const Given& given) {
   return Value(made);
 }
 
-#define FUNCTION [](Env & env, const Value&, const Given& given) -> Value
-
-const std::unordered_map<std::string, Builtin>& globals() {
-  static const std::unordered_map<std::string, Builtin> table = {
-      {"range", {"range", {}, FUNCTION{return make_range(env, given);
+const BuiltinTable& globals() {
+  static const BuiltinTable table = [] {
+    BuiltinTable out;
+    out.add("range", {}, [](Env& env, const Given& given) -> Value { return make_range(env, given); });
+    out.add("dict", {}, [](Env& env, const Given& given) -> Value { return Value(make_dict(env, given)); });
+    out.add("namespace", {}, [](Env& env, const Given& given) -> Value { return make_namespace(env, given); });
+    out.add("raise_exception", {"message"},
+            [](const Given& given) -> Value { throw TemplateError(given.required(0).str()); });
+    out.add("strftime_now", {"format"},
+            [](Env& env, const Given& given) -> Value { return env.strftime_now(given.text(0)); });
+    return out;
+  }();
+  return table;
 }
-}  // namespace
-}  // namespace tessera::chat
-, {"dict", {"dict", {}, FUNCTION{return Value(make_dict(env, given));
-}
-}
-}
-, {"namespace", {"namespace", {}, FUNCTION{return make_namespace(env, given);
-}
-}
-}
-, {"raise_exception", {"raise_exception", {"message"}, FUNCTION{(void)env;
-throw TemplateError(given.required(0).str());
-}
-}
-}
-, {"strftime_now", {"strftime_now", {"format"}, FUNCTION{return env.strftime_now(given.text(0));
-}
-}
-}
-,
-}
-;
-return table;
-}
-
-#undef FUNCTION
 
 }  // namespace
 
 const Builtin* find_global(const std::string& name) {
-  auto found = globals().find(name);
-  return found == globals().end() ? nullptr : &found->second;
+  return globals().find(name);
 }
 
 bool is_refused_global(const std::string& name) {

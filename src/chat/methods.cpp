@@ -2,23 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <unordered_map>
 
-#include "chat/builtins.h"
+#include "chat/builtin_table.h"
 #include "chat/characters.h"
 #include "chat/format.h"
 
 namespace tessera::chat {
 
 namespace {
-
-using Methods = std::unordered_map<std::string, Builtin>;
-
-Methods table(std::vector<Builtin> methods) {
-  Methods out;
-  for (Builtin& method : methods) out.emplace(method.name, method);
-  return out;
-}
 
 std::optional<std::string_view> optional_text(const Given& given, size_t i) {
   if (!given.find(i) || given.find(i)->is_none()) return std::nullopt;
@@ -164,165 +155,82 @@ Value remove_affix(const Value& subject, const Given& given, bool at_start) {
   return text;
 }
 
-#define METHOD [](Env & env, const Value& self, const Given& given) -> Value
-#define UNUSED (void)env, (void)self, (void)given
-
-const Methods& text_methods() {
-  static const Methods methods = table({
-      {"upper", {}, METHOD { UNUSED; return upper(*self.text());
-}
-}  // namespace
-, {"lower", {}, METHOD{UNUSED;
-return lower(*self.text());
-}  // namespace tessera::chat
-}
-, {"casefold", {}, METHOD{UNUSED;
-return lower(*self.text());
-}
-}
-, {"title", {}, METHOD{UNUSED;
-return title(*self.text());
-}
-}
-, {"capitalize", {}, METHOD{UNUSED;
-return capitalize(*self.text());
-}
-}
-, {"swapcase", {}, METHOD{UNUSED;
-return swap_case(*self.text());
-}
-}
-, {"strip", {"chars"}, METHOD{UNUSED;
-return strip(self, given, true, true);
-}
-}
-, {"lstrip", {"chars"}, METHOD{UNUSED;
-return strip(self, given, true, false);
-}
-}
-, {"rstrip", {"chars"}, METHOD{UNUSED;
-return strip(self, given, false, true);
-}
-}
-, {"split", {"sep", "maxsplit"}, METHOD{UNUSED;
-return split_text(self, given, false);
-}
-}
-, {"rsplit", {"sep", "maxsplit"}, METHOD{UNUSED;
-return split_text(self, given, true);
-}
-}
-, {"splitlines", {"keepends"}, METHOD{UNUSED;
-return texts(split_lines(*self.text(), given.flag(0)));
-}
-}
-, {"startswith", {"prefix", "start", "end"}, METHOD{UNUSED;
-return has_affix(self, given, true);
-}
-}
-, {"endswith", {"suffix", "start", "end"}, METHOD{UNUSED;
-return has_affix(self, given, false);
-}
-}
-, {"find", {"sub", "start", "end"}, METHOD{UNUSED;
-return find_text(self, given, false);
-}
-}
-, {"rfind", {"sub", "start", "end"}, METHOD{UNUSED;
-return find_text(self, given, true);
-}
-}
-, {"index", {"sub", "start", "end"}, METHOD{UNUSED;
-return index_of(self, given, false);
-}
-}
-, {"rindex", {"sub", "start", "end"}, METHOD{UNUSED;
-return index_of(self, given, true);
-}
-}
-, {"count", {"sub", "start", "end"}, METHOD{UNUSED;
-return count_text(self, given);
-}
-}
-, {"replace", {"old", "new", "count"}, METHOD{UNUSED;
-return replace_text(env, self, given);
-}
-}
-, {"join", {"iterable"}, METHOD{UNUSED;
-return join_texts(env, self, given);
-}
-}
-, {"format", {}, METHOD{UNUSED;
-return format_braces(env, *self.text(), given.raw());
-}
-}
-, {"isspace", {}, METHOD{UNUSED;
-return all_of_text(self, is_space);
-}
-}
-, {"isalpha", {}, METHOD{UNUSED;
-return all_of_text(self, is_letter);
-}
-}
-, {"isdigit", {}, METHOD{UNUSED;
-return all_of_text(self, is_digit);
-}
-}
-, {"isdecimal", {}, METHOD{UNUSED;
-return all_of_text(self, is_digit);
-}
-}
-, {"isnumeric", {}, METHOD{UNUSED;
-return all_of_text(self, is_digit);
-}
-}
-, {"isalnum", {}, METHOD{UNUSED;
-return all_of_text(self, is_alphanumeric);
-}
-}
-, {"isupper", {}, METHOD{UNUSED;
-return has_case(self, is_upper, is_lower);
-}
-}
-, {"islower", {}, METHOD{UNUSED;
-return has_case(self, is_lower, is_upper);
-}
-}
-, {"center", {"width", "fillchar"}, METHOD{UNUSED;
-return pad(env, self, given, true, true);
-}
-}
-, {"ljust", {"width", "fillchar"}, METHOD{UNUSED;
-return pad(env, self, given, false, true);
-}
-}
-, {"rjust", {"width", "fillchar"}, METHOD{UNUSED;
-return pad(env, self, given, true, false);
-}
-}
-, {"zfill", {"width"}, METHOD{UNUSED;
-return zero_fill(env, self, given);
-}
-}
-, {"partition", {"sep"}, METHOD{UNUSED;
-return partition(self, given, false);
-}
-}
-, {"rpartition", {"sep"}, METHOD{UNUSED;
-return partition(self, given, true);
-}
-}
-, {"removeprefix", {"prefix"}, METHOD{UNUSED;
-return remove_affix(self, given, true);
-}
-}
-, {"removesuffix", {"suffix"}, METHOD{UNUSED;
-return remove_affix(self, given, false);
-}
-}
-,
-});
-return methods;
+const BuiltinTable& text_methods() {
+  static const BuiltinTable table = [] {
+    BuiltinTable out;
+    out.add("upper", {}, [](const Value& self) -> Value { return upper(*self.text()); });
+    out.add("lower", {}, [](const Value& self) -> Value { return lower(*self.text()); });
+    out.add("casefold", {}, [](const Value& self) -> Value { return lower(*self.text()); });
+    out.add("title", {}, [](const Value& self) -> Value { return title(*self.text()); });
+    out.add("capitalize", {}, [](const Value& self) -> Value { return capitalize(*self.text()); });
+    out.add("swapcase", {}, [](const Value& self) -> Value { return swap_case(*self.text()); });
+    out.add("strip", {"chars"},
+            [](const Value& self, const Given& given) -> Value { return strip(self, given, true, true); });
+    out.add("lstrip", {"chars"},
+            [](const Value& self, const Given& given) -> Value { return strip(self, given, true, false); });
+    out.add("rstrip", {"chars"},
+            [](const Value& self, const Given& given) -> Value { return strip(self, given, false, true); });
+    out.add("split", {"sep", "maxsplit"},
+            [](const Value& self, const Given& given) -> Value { return split_text(self, given, false); });
+    out.add("rsplit", {"sep", "maxsplit"},
+            [](const Value& self, const Given& given) -> Value { return split_text(self, given, true); });
+    out.add("splitlines", {"keepends"}, [](const Value& self, const Given& given) -> Value {
+      return texts(split_lines(*self.text(), given.flag(0)));
+    });
+    out.add("startswith", {"prefix", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return has_affix(self, given, true); });
+    out.add("endswith", {"suffix", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return has_affix(self, given, false); });
+    out.add("find", {"sub", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return find_text(self, given, false); });
+    out.add("rfind", {"sub", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return find_text(self, given, true); });
+    out.add("index", {"sub", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return index_of(self, given, false); });
+    out.add("rindex", {"sub", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return index_of(self, given, true); });
+    out.add("count", {"sub", "start", "end"},
+            [](const Value& self, const Given& given) -> Value { return count_text(self, given); });
+    out.add("replace", {"old", "new", "count"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return replace_text(env, self, given);
+    });
+    out.add("join", {"iterable"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return join_texts(env, self, given);
+    });
+    out.add("format", {}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return format_braces(env, *self.text(), given.raw());
+    });
+    out.add("isspace", {}, [](const Value& self) -> Value { return all_of_text(self, is_space); });
+    out.add("isalpha", {}, [](const Value& self) -> Value { return all_of_text(self, is_letter); });
+    out.add("isdigit", {}, [](const Value& self) -> Value { return all_of_text(self, is_digit); });
+    out.add("isdecimal", {}, [](const Value& self) -> Value { return all_of_text(self, is_digit); });
+    out.add("isnumeric", {}, [](const Value& self) -> Value { return all_of_text(self, is_digit); });
+    out.add("isalnum", {}, [](const Value& self) -> Value { return all_of_text(self, is_alphanumeric); });
+    out.add("isupper", {}, [](const Value& self) -> Value { return has_case(self, is_upper, is_lower); });
+    out.add("islower", {}, [](const Value& self) -> Value { return has_case(self, is_lower, is_upper); });
+    out.add("center", {"width", "fillchar"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return pad(env, self, given, true, true);
+    });
+    out.add("ljust", {"width", "fillchar"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return pad(env, self, given, false, true);
+    });
+    out.add("rjust", {"width", "fillchar"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return pad(env, self, given, true, false);
+    });
+    out.add("zfill", {"width"}, [](Env& env, const Value& self, const Given& given) -> Value {
+      return zero_fill(env, self, given);
+    });
+    out.add("partition", {"sep"},
+            [](const Value& self, const Given& given) -> Value { return partition(self, given, false); });
+    out.add("rpartition", {"sep"},
+            [](const Value& self, const Given& given) -> Value { return partition(self, given, true); });
+    out.add("removeprefix", {"prefix"},
+            [](const Value& self, const Given& given) -> Value { return remove_affix(self, given, true); });
+    out.add("removesuffix", {"suffix"},
+            [](const Value& self, const Given& given) -> Value { return remove_affix(self, given, false); });
+    return out;
+  }();
+  return table;
 }
 
 Value dict_view(const Dict& dict, bool keys, bool values) {
@@ -336,70 +244,51 @@ Value dict_view(const Dict& dict, bool keys, bool values) {
   return Value(Sequence{.items = std::move(items), .kind = Sequence::view});
 }
 
-const Methods& dict_methods() {
-  static const Methods methods = table({
-      {"items", {}, METHOD { UNUSED; return dict_view(*self.dict(), true, true);
-}
-}
-, {"keys", {}, METHOD{UNUSED;
-return dict_view(*self.dict(), true, false);
-}
-}
-, {"values", {}, METHOD{UNUSED;
-return dict_view(*self.dict(), false, true);
-}
-}
-, {"copy", {}, METHOD{UNUSED;
-return self;
-}
-}
-, {"get", {"key", "default"}, METHOD{UNUSED;
-const Value* found = self.dict()->find_value(given.required(0));
-return found ? *found : given.value(1, Value());
-}
-}
-,
-});
-return methods;
+const BuiltinTable& dict_methods() {
+  static const BuiltinTable table = [] {
+    BuiltinTable out;
+    out.add("items", {}, [](const Value& self) -> Value { return dict_view(*self.dict(), true, true); });
+    out.add("keys", {}, [](const Value& self) -> Value { return dict_view(*self.dict(), true, false); });
+    out.add("values", {}, [](const Value& self) -> Value { return dict_view(*self.dict(), false, true); });
+    out.add("copy", {}, [](const Value& self) -> Value { return self; });
+    out.add("get", {"key", "default"}, [](const Value& self, const Given& given) -> Value {
+      const Value* found = self.dict()->find_value(given.required(0));
+      return found ? *found : given.value(1, Value());
+    });
+    return out;
+  }();
+  return table;
 }
 
-const Methods& list_methods() {
-  static const Methods methods = table({
-      {"copy", {}, METHOD { UNUSED; return self;
+const BuiltinTable& list_methods() {
+  static const BuiltinTable table = [] {
+    BuiltinTable out;
+    out.add("copy", {}, [](const Value& self) -> Value { return self; });
+    out.add("count", {"value"}, [](const Value& self, const Given& given) -> Value {
+      const auto& items = self.sequence()->items;
+      return std::count_if(items.begin(), items.end(),
+                           [&](const Value& held) { return equal(held, given.required(0)); });
+    });
+    out.add("index", {"value"}, [](const Value& self, const Given& given) -> Value {
+      const auto& items = self.sequence()->items;
+      auto found = std::find_if(items.begin(), items.end(),
+                                [&](const Value& held) { return equal(held, given.required(0)); });
+      if (found == items.end()) throw TemplateError("the value is not in the list");
+      return found - items.begin();
+    });
+    return out;
+  }();
+  return table;
 }
-}
-, {"count", {"value"}, METHOD{UNUSED;
-const auto& items = self.sequence() -> items;
-return std::count_if(items.begin(), items.end(),
-                     [&](const Value& held) { return equal(held, given.required(0)); });
-}
-}
-, {"index", {"value"}, METHOD{UNUSED;
-const auto& items = self.sequence() -> items;
-auto found =
-    std::find_if(items.begin(), items.end(), [&](const Value& held) { return equal(held, given.required(0)); });
-if (found == items.end()) throw TemplateError("the value is not in the list");
-return found - items.begin();
-}
-}
-,
-});
-return methods;
-}
-
-#undef METHOD
-#undef UNUSED
 
 }  // namespace
 
 const Builtin* find_method(const Value& subject, const std::string& name) {
-  const Methods* methods = nullptr;
+  const BuiltinTable* methods = nullptr;
   if (subject.text()) methods = &text_methods();
   if (subject.dict()) methods = &dict_methods();
   if (subject.sequence() && subject.sequence()->kind <= Sequence::range) methods = &list_methods();
-  if (!methods) return nullptr;
-  auto found = methods->find(name);
-  return found == methods->end() ? nullptr : &found->second;
+  return methods ? methods->find(name) : nullptr;
 }
 
 }  // namespace tessera::chat
