@@ -58,6 +58,16 @@ bool as_published(const serving::SearchRequest& r) {
          r.formats.experts == r.model.expert_format;
 }
 
+void set_weight_format(Flags& out, const serving::SearchRequest& request) {
+  if (as_published(request)) return;
+  const serving::Formats& formats = request.formats;
+  if (formats.experts == WeightFormat::fp8 || formats.ffn == WeightFormat::fp8)
+    out.set("--quantization", "fp8");
+  else
+    out.note(fmt::format("planned weights in {}: MODEL must be a checkpoint in that format",
+                         to_string(formats.ffn == WeightFormat::bf16 ? formats.experts : formats.ffn)));
+}
+
 Result<std::string> emit_training(const std::string& target, const GpuPlanRequest& request,
                                   const GpuPrediction& best) {
   TESSERA_ASSIGN_OR_RETURN(const auto* tool, find(target, "training", kTraining));

@@ -1,5 +1,4 @@
 // Flags of `python -m sglang.launch_server`, 0.5.23.
-#include "plan/emit/flags.h"
 #include "plan/emit/targets.h"
 
 namespace tessera::plan {
@@ -17,14 +16,7 @@ Result<std::string> emit_sglang(const serving::SearchRequest& request, const Ser
   out.set("--chunked-prefill-size", static_cast<int64_t>(request.engine.budget_tokens));
   out.set("--mem-fraction-static", request.engine.memory_share);
   out.set("--kv-cache-dtype", request.formats.kv_bytes < 2 ? "fp8_e4m3" : "auto");
-  if (!as_published(request)) {
-    if (request.formats.experts == WeightFormat::fp8 || request.formats.ffn == WeightFormat::fp8)
-      out.set("--quantization", "fp8");
-    else
-      out.note(fmt::format("planned weights in {}: MODEL must be a checkpoint in that format",
-                           to_string(request.formats.ffn == WeightFormat::bf16 ? request.formats.experts
-                                                                               : request.formats.ffn)));
-  }
+  set_weight_format(out, request);
   if (request.speculation.depth > 0) {
     out.set("--speculative-algorithm", "NEXTN"), out.set("--speculative-num-steps", request.speculation.depth);
     out.set("--speculative-eagle-topk", 1);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plan/emit/emit.h"
+#include "plan/emit/flags.h"
 
 namespace tessera::plan {
 
@@ -25,5 +26,7 @@ Result<std::string> emit_trtllm(const serving::SearchRequest& request, const Ser
 
 // Whether weights stay in the formats that the model is published in.
 bool as_published(const serving::SearchRequest& request);
+// vLLM and SGLang make fp8 of published weights themselves; other formats must come with the checkpoint.
+void set_weight_format(Flags& out, const serving::SearchRequest& request);
 
 }  // namespace tessera::plan

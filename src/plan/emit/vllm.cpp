@@ -1,5 +1,4 @@
 // Flags of `vllm serve`, 0.33.0.
-#include "plan/emit/flags.h"
 #include "plan/emit/targets.h"
 
 namespace tessera::plan {
@@ -21,14 +20,7 @@ Result<std::string> emit_vllm(const serving::SearchRequest& request, const Servi
   out.set("--max-num-batched-tokens", static_cast<int64_t>(request.engine.budget_tokens));
   out.set("--gpu-memory-utilization", request.engine.memory_share);
   out.set("--kv-cache-dtype", request.formats.kv_bytes < 2 ? "fp8" : "auto");
-  if (!as_published(request)) {
-    if (request.formats.experts == WeightFormat::fp8 || request.formats.ffn == WeightFormat::fp8)
-      out.set("--quantization", "fp8");
-    else
-      out.note(fmt::format("planned weights in {}: MODEL must be a checkpoint in that format",
-                           to_string(request.formats.ffn == WeightFormat::bf16 ? request.formats.experts
-                                                                               : request.formats.ffn)));
-  }
+  set_weight_format(out, request);
   if (request.speculation.depth > 0) {
     out.set("--spec-method", "mtp"), out.set("--spec-tokens", request.speculation.depth);
     out.note("drafting by the model's own MTP layers; another drafter: --spec-model");
