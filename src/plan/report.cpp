@@ -142,12 +142,7 @@ json to_json(const Request& request, const SearchResult& result, int64_t top) {
   size_t count = std::min(result.ranked.size(), static_cast<size_t>(top));
   for (size_t i = 0; i < count; ++i) out["results"].push_back(to_json(request, result.ranked[i]));
   if (result.ranked.empty()) {
-    out["infeasible"] = json::array();
-    for (const Infeasible& reason : result.infeasible)
-      out["infeasible"].push_back({{"constraint", reason.constraint},
-                                   {"needed", reason.needed},
-                                   {"available", reason.available},
-                                   {"unit", reason.unit}});
+    out["infeasible"] = infeasible_json(result.infeasible);
   }
   out["search"] = {{"space", result.space},
                    {"evaluated", result.evaluated},

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "plan/cluster.h"
+#include "plan/infeasible.h"
 #include "plan/memory.h"
 #include "plan/step_time.h"
 
@@ -26,12 +27,6 @@ struct Prediction {
   double peak_bytes = 0;  // of the fullest rank, reserved bytes not counted
   bool fits = true;
   double tokens() const { return static_cast<double>(work.global_batch * work.seq); }
-};
-
-struct Infeasible {
-  std::string constraint;
-  double needed = 0, available = 0;
-  std::string unit;
 };
 
 struct Request {

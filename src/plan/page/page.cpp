@@ -75,6 +75,14 @@ std::string page_table(const std::vector<std::string>& head, const std::vector<s
   return html + "</table></div>";
 }
 
+std::string page_infeasible(std::string_view title, std::string_view note,
+                            std::span<const Infeasible> reasons) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Infeasible& reason : reasons)
+    rows.push_back({reason.constraint, grouped(reason.needed), grouped(reason.available), reason.unit});
+  return page_section(title, note, page_table({"constraint", "needed", "available", "unit"}, rows, 1));
+}
+
 std::string page_document(std::string_view title, std::string_view intro, const std::string& html,
                           const nlohmann::json& plan, std::string_view script) {
   std::string page = fmt::format(

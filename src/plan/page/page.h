@@ -5,9 +5,12 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "plan/infeasible.h"
 
 namespace tessera::plan {
 
@@ -27,6 +30,8 @@ std::string page_tiles(const std::vector<PageTile>& tiles);
 // The first `text_columns` columns are aligned left. A wide table scrolls inside its card.
 std::string page_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows,
                        size_t text_columns);
+
+std::string page_infeasible(std::string_view title, std::string_view note, std::span<const Infeasible> reasons);
 
 // `script`: file of src/plan/page that draws `plan`. Bytes of `plan` that are no UTF-8 are replaced.
 std::string page_document(std::string_view title, std::string_view intro, const std::string& html,

@@ -80,11 +80,7 @@ std::string table(const Request& request, const Outcome& outcome) {
       fmt::format("{} on {} ({} engine), {} layouts in {}\n", request.work.model.name, request.pools.name,
                   request.engine.name, outcome.evaluated, seconds_text(outcome.seconds));
   if (outcome.ranked.empty()) {
-    text += "nothing fits:\n";
-    for (const Infeasible& one : outcome.infeasible)
-      text += fmt::format("  {}: needed {:.4g}, available {:.4g} {}\n", one.constraint, one.needed,
-                          one.available, one.unit);
-    return text;
+    return text + "nothing fits:\n" + infeasible_text(outcome.infeasible);
   }
   text += fmt::format("{:>3} {:>12} {:>10} {:>10}  {:20} {}\n", "", "samples/s", "USD/G", "kWh/G", "bound by",
                       "layout");
@@ -102,12 +98,7 @@ json to_json(const Request& request, const Outcome& outcome) {
   out["results"] = json::array();
   for (const Candidate& one : outcome.ranked) out["results"].push_back(result_json(request, one));
   if (outcome.ranked.empty()) {
-    out["infeasible"] = json::array();
-    for (const Infeasible& one : outcome.infeasible)
-      out["infeasible"].push_back({{"constraint", one.constraint},
-                                   {"needed", one.needed},
-                                   {"available", one.available},
-                                   {"unit", one.unit}});
+    out["infeasible"] = infeasible_json(outcome.infeasible);
   }
   out["rows"] = {{"addressed", outcome.storage.virtual_rows},
                  {"resident", outcome.storage.resident_rows},

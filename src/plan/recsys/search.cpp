@@ -162,10 +162,10 @@ class Search {
     double room = 0.9 * request_.pools.servers.memory_bytes;
     if (fullest_ > room)
       outcome_.infeasible.push_back(
-          {"memory of the fullest embedding server, rows resident", "GB", fullest_ / 1e9, room / 1e9});
+          {"memory of the fullest embedding server, rows resident", fullest_ / 1e9, room / 1e9, "GB"});
     else
       outcome_.infeasible.push_back(
-          {"throughput of the whole cluster", "samples/s", request_.samples_per_s, fastest_});
+          {"throughput of the whole cluster", request_.samples_per_s, fastest_, "samples/s"});
   }
 
   const Request& request_;

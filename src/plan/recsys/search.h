@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/infeasible.h"
 #include "plan/recsys/step.h"
 
 namespace tessera::plan::recsys {
@@ -35,11 +36,6 @@ struct Candidate {
   BatchIds ids;
   double usd_per_billion_samples = 0, kwh_per_billion_samples = 0;
   double stale_share = 0;  // of look-ups that read a row with an update in flight
-};
-
-struct Infeasible {
-  std::string constraint, unit;
-  double needed = 0, available = 0;
 };
 
 struct Outcome {

@@ -198,12 +198,14 @@ class Search {
 
   void remember_shortage(const Candidate& c) {
     const RankMemory& m = c.memory;
-    double needed = (m.weights + m.workspace) / 1e9;
+    double tokens = r_.traffic.input_tokens + r_.traffic.output_tokens;
+    double sequence = sequence_bytes(deployment(c.layout, c.disaggregated), tokens);
+    double needed = (m.weights + m.workspace + sequence) / 1e9;
     if (smallest_ == 0 || needed < smallest_) smallest_ = needed;
-    shortage_ = {.constraint = "memory of one accelerator",
-                 .unit = "GB",
+    shortage_ = {.constraint = "memory of one accelerator, for weights and one sequence",
                  .needed = smallest_,
-                 .available = m.total / 1e9};
+                 .available = m.total / 1e9,
+                 .unit = "GB"};
   }
 
  public:
@@ -231,7 +233,7 @@ class Search {
  private:
   void add(const char* constraint, const char* unit, double needed, double available) {
     outcome.infeasible.push_back(
-        {.constraint = constraint, .unit = unit, .needed = needed, .available = available});
+        {.constraint = constraint, .needed = needed, .available = available, .unit = unit});
   }
 
   const SearchRequest& r_;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "plan/infeasible.h"
 #include "plan/serving/closed_form.h"
 #include "plan/serving/predict.h"
 #include "plan/serving/simulator.h"
@@ -41,12 +42,6 @@ struct Candidate {
   std::optional<Simulation> simulation;
   double usd_per_million_tokens = 0, joules_per_token = 0, grams_co2_per_million_tokens = 0;
   bool meets = false;  // the objectives
-};
-
-// Why nothing is left: the objective or resource that the nearest candidate misses.
-struct Infeasible {
-  std::string constraint, unit;
-  double needed = 0, available = 0;
 };
 
 struct SearchOutcome {

@@ -95,19 +95,14 @@ std::string ranking(std::span<const Candidate> ranked) {
                     rows, 2);
 }
 
-std::string infeasible(const SearchOutcome& outcome) {
-  std::vector<std::vector<std::string>> rows;
-  for (const Infeasible& reason : outcome.infeasible)
-    rows.push_back({reason.constraint, grouped(reason.needed), grouped(reason.available), reason.unit});
-  return page_section("Nothing meets the request", "What the nearest deployment misses.",
-                      page_table({"constraint", "needed", "available", "unit"}, rows, 1));
-}
-
 std::string body(const SearchOutcome& outcome, std::span<const Candidate> ranked) {
   std::string cloud = page_section("Throughput against speed for a user",
                                    "Every deployment at every load is a point; the line is the front.",
                                    page_chart("pareto", "Deployments by throughput and speed for a user"));
-  if (ranked.empty()) return infeasible(outcome) + cloud;
+  if (ranked.empty())
+    return page_infeasible("Nothing meets the request", "What the nearest deployment misses.",
+                           outcome.infeasible) +
+           cloud;
   return tiles(ranked.front()) + cloud +
          page_section("The best that meet the objectives",
                       "Workers that do both phases, or prompts -> answers.", ranking(ranked)) +

@@ -159,11 +159,7 @@ std::string search_table(const SearchRequest& request, const SearchOutcome& outc
       request.traffic.input_tokens, request.traffic.output_tokens, outcome.space, outcome.points,
       outcome.seconds);
   if (outcome.ranked.empty()) {
-    text += "nothing meets the request:\n";
-    for (const Infeasible& reason : outcome.infeasible)
-      text += fmt::format("  {}: needed {:.4g}, available {:.4g} {}\n", reason.constraint, reason.needed,
-                          reason.available, reason.unit);
-    return text;
+    return text + "nothing meets the request:\n" + infeasible_text(outcome.infeasible);
   }
   text += fmt::format("{:>3} {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8}  {}\n", "", "workers", "requests",
                       "tok/s/GPU", "TTFT ms", "TPOT ms", "tok/s/us", "$/Mtok", "longest part of a decode step");
@@ -186,8 +182,7 @@ std::string search_table(const SearchRequest& request, const SearchOutcome& outc
 }
 
 nlohmann::json search_json(const SearchRequest&, const SearchOutcome& outcome, int64_t top) {
-  nlohmann::json results = nlohmann::json::array(), front = nlohmann::json::array(),
-                 reasons = nlohmann::json::array();
+  nlohmann::json results = nlohmann::json::array(), front = nlohmann::json::array();
   auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
   for (size_t i = 0; i < rows; ++i) results.push_back(candidate_json(outcome.ranked[i]));
   for (const Candidate& c : outcome.front) front.push_back(candidate_json(c));
@@ -198,13 +193,7 @@ nlohmann::json search_json(const SearchRequest&, const SearchOutcome& outcome, i
                            {"evaluated", outcome.points},
                            {"pruned", outcome.refused},
                            {"seconds", outcome.seconds}}}};
-  if (!outcome.ranked.empty()) return json;
-  for (const Infeasible& reason : outcome.infeasible)
-    reasons.push_back({{"constraint", reason.constraint},
-                       {"needed", reason.needed},
-                       {"available", reason.available},
-                       {"unit", reason.unit}});
-  json["infeasible"] = std::move(reasons);
+  if (outcome.ranked.empty()) json["infeasible"] = infeasible_json(outcome.infeasible);
   return json;
 }
 

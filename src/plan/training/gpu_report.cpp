@@ -232,12 +232,7 @@ json gpu_json(const GpuPlanRequest& request, const GpuPlan& plan) {
   for (const GpuPrediction& one : plan.ranked)
     out["results"].push_back(result_json(request, one, plan.ranked.front()));
   if (plan.ranked.empty()) {
-    out["infeasible"] = json::array();
-    for (const GpuInfeasible& reason : plan.infeasible)
-      out["infeasible"].push_back({{"constraint", reason.constraint},
-                                   {"needed", reason.needed},
-                                   {"available", reason.available},
-                                   {"unit", reason.unit}});
+    out["infeasible"] = infeasible_json(plan.infeasible);
   }
   const SearchCounts& counts = plan.counts;
   out["search"] = {{"objective", to_string(request.objective)},

@@ -156,13 +156,13 @@ class Search {
   SearchCounts counts_;
 };
 
-GpuInfeasible memory_miss(const GpuPlanRequest& request, const TrainingLayout& layout, double bytes) {
+Infeasible memory_miss(const GpuPlanRequest& request, const TrainingLayout& layout, double bytes) {
   return {"memory of the fullest device, at best with " + to_string(layout), gib(bytes),
           gib(request.cluster.device.memory_bytes), "GiB"};
 }
 
 // Why nothing came out: time, memory, or no layout at all; each with the closest miss.
-GpuInfeasible why_nothing(const GpuPlanRequest& request, Search& search) {
+Infeasible why_nothing(const GpuPlanRequest& request, Search& search) {
   if (request.max_days > 0) {
     GpuPlanRequest fastest = request;
     fastest.max_days = 0, fastest.top = 1, fastest.objective = Objective::time;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "plan/hardware/gpu_cluster.h"
+#include "plan/infeasible.h"
 #include "plan/training/goodput.h"
 #include "plan/training/gpu_objective.h"
 #include "plan/training/memory.h"
@@ -52,12 +53,6 @@ struct GpuPrediction {
   RunCost cost;  // of the whole run with its spare hosts, or of one step when no tokens are given
 };
 
-struct GpuInfeasible {
-  std::string constraint;
-  double needed = 0, available = 0;
-  std::string unit;
-};
-
 // Where the candidates of a space went: evaluated + pruned() == space.
 struct SearchCounts {
   int64_t space = 0;
@@ -70,8 +65,8 @@ struct SearchCounts {
 };
 
 struct GpuPlan {
-  std::vector<GpuPrediction> ranked;      // that fit, best first
-  std::vector<GpuInfeasible> infeasible;  // when nothing does
+  std::vector<GpuPrediction> ranked;   // that fit, best first
+  std::vector<Infeasible> infeasible;  // when nothing does
   SearchCounts counts;
   double seconds = 0;
 };

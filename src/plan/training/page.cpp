@@ -172,14 +172,6 @@ std::string timeline_section(const GpuPrediction& best) {
                           "<p class=\"hint\" id=\"timeline-hint\"></p>");
 }
 
-std::string infeasible(const GpuPlan& plan) {
-  std::vector<std::vector<std::string>> rows;
-  for (const GpuInfeasible& reason : plan.infeasible)
-    rows.push_back({reason.constraint, grouped(reason.needed), grouped(reason.available), reason.unit});
-  return page_section("Nothing fits", "What the nearest layout misses.",
-                      page_table({"constraint", "needed", "available", "unit"}, rows, 1));
-}
-
 std::string body(const GpuPlanRequest& request, const GpuPlan& plan) {
   std::string clouds = page_section("Time and money",
                                     "Every layout is a point, on these devices and on a quarter to four times "
@@ -191,7 +183,8 @@ std::string body(const GpuPlanRequest& request, const GpuPlan& plan) {
                                                 grouped(static_cast<double>(request.gpus)),
                                                 gib(request.cluster.device.memory_bytes)),
                                     page_chart("memory-speed", "Layouts by memory and speed"));
-  if (plan.ranked.empty()) return infeasible(plan) + clouds;
+  if (plan.ranked.empty())
+    return page_infeasible("Nothing fits", "What the nearest layout misses.", plan.infeasible) + clouds;
   const GpuPrediction& best = plan.ranked.front();
   return tiles(request, best) +
          page_section("Ranking", "The fastest that fit, what bounds each, and what it loses to the first.",
