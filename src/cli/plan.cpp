@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/plan_gpu.h"
 #include "core/file.h"
@@ -160,7 +161,7 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--site", options->site,
                       "Over the cluster's figures (GPUs): pue=, grid_kg_per_kwh=, price=");
   command->add_option("--top", options->top, "Layouts to show")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->add_option("--html", options->html, "Write one page with pictures that opens offline (GPUs)");

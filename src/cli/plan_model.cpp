@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/result_output.h"
 #include "plan/catalogue.h"
 #include "plan/recommenders.h"
@@ -161,7 +162,7 @@ void add_plan_model(CLI::App& plan_command) {
       ->required();
   command->add_option("--seq", options->seq, "Tokens of a sequence")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command->add_option("--json", options->json, "Write the result as JSON; - for standard output");
   command->footer(
       "Examples:\n"

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/result_output.h"
 #include "plan/recommenders.h"
@@ -62,15 +63,15 @@ void bind(CLI::App& command, RecsysOptions& o) {
   command.add_option("--cluster", o.cluster, "persia-gcp, a GPU cluster, or a TOML file with [[pool]]")
       ->required();
   command.add_option("--gpus,-n", o.gpus, "Trainer devices at most (default: those of the cluster; one host)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_number());
   command.add_option("--layout", o.layout,
                      "Only this one: servers=,workers=,trainers=,batch=,staleness=,wire=,cache=,...");
   command.add_option("--engine", o.engine, "What the software costs: tessera or persia")->capture_default_str();
   command.add_option("--objective", o.objective, "throughput, cost or energy")->capture_default_str();
-  command.add_option("--samples-per-s", o.samples_per_s, "At least this rate")->check(CLI::NonNegativeNumber);
+  command.add_option("--samples-per-s", o.samples_per_s, "At least this rate")->check(non_negative_number());
   command
       .add_option("--samples", o.samples, "Of the run: only rows that it touches exist (default: every row)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command.add_option("--batch", o.batch, "Samples of a trainer's step (default: searched)")
       ->check(CLI::Range(1, 65536));
   command.add_option("--staleness", o.staleness, "Batches in flight per trainer at most; 1: synchronous")
@@ -83,7 +84,7 @@ void bind(CLI::App& command, RecsysOptions& o) {
   command.add_option("--row-bits", o.row_bits, "Of a value of a row: 32, 16 or 8")
       ->check(CLI::IsMember({32, 16, 8}));
   command.add_option("--replicas", o.replicas, "Copies of every row")->capture_default_str();
-  command.add_option("--top", o.top, "Layouts to show")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--top", o.top, "Layouts to show")->check(positive_number())->capture_default_str();
   command.add_option("--json", o.json, "Write the result as JSON; - for standard output");
 }
 

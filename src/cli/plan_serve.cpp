@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/result_output.h"
 #include "core/file.h"
@@ -122,14 +123,14 @@ void bind(CLI::App& command, ServeOptions& options) {
   command
       .add_option("--concurrency", options.concurrency,
                   "Users, each with one request at a time (default: searched)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command.add_option("--rate", options.rate, "Requests per second, arriving at random")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command.add_option("--trace", options.trace, "Requests of a trace: Azure CSV or Mooncake JSON lines");
   command.add_option("--ttft-ms", options.ttft_ms, "Mean time to first token at most")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command.add_option("--tpot-ms", options.tpot_ms, "Mean time per output token at most")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command.add_option("--layout", options.layout, "Only this worker, such as tp=8 or tp=1,dp=8,ep=8");
   command.add_option("--engine", options.engine, "vllm, sglang or trtllm")->capture_default_str();
   command.add_option("--engine-version", options.version, "Version of the engine (default: the newest known)");

@@ -8,6 +8,7 @@
 
 #include "checkpoint/weight_pieces.h"
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/progress.h"
@@ -106,7 +107,7 @@ void add_eval(CLI::App& app) {
       ->required();
   command->add_option("--seq", arguments->seq, "Tokens of a sequence; 0: what the model can, at most 2,048");
   command->add_option("--batch", arguments->batch, "Sequences at once")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command->add_option("--samples", arguments->samples, "Sequences; 0: all");
   command->add_option("--precision", arguments->precision, "float32, bf16 or auto")->capture_default_str();

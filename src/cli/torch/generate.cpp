@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/torch/serve_options.h"
 #include "core/file.h"
 #include "serve/engine.h"
@@ -158,10 +159,10 @@ void add_generate(CLI::App& app) {
   auto* tokens = command->add_option("--tokens", flags->tokens, "Token ids instead: 1,403,407")->delimiter(',');
   prompt->excludes(tokens);
   command->add_option("--max-tokens", flags->max_tokens, "Length of the answer")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->capture_default_str();
   command->add_option("--temperature", flags->temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--top-p", flags->top_p, "Keep tokens up to this probability")
       ->check(CLI::Range(1e-9, 1.0))

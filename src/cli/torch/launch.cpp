@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/torch/train_command.h"
 #include "resilience/fault.h"
 #include "resilience/launcher.h"
@@ -122,14 +123,14 @@ Status run_launch(const Arguments& arguments) {
 void add_launch(CLI::App& app) {
   auto* command = app.add_subcommand("launch", "Start and supervise the workers of a job");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("-n,--workers", arguments->workers, "Ranks of the job")->check(CLI::PositiveNumber);
+  command->add_option("-n,--workers", arguments->workers, "Ranks of the job")->check(positive_number());
   command
       ->add_option("--max-restarts", arguments->max_restarts,
                    "Rounds in which lost workers are replaced; then fewer ranks go on")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--spares", arguments->spares, "Further workers that wait to take over")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative_number());
   command->add_option("--run-dir", arguments->run_dir, "Where events.jsonl and logs of the workers go");
   command
       ->add_option("--fault", arguments->faults,

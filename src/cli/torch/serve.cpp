@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
 #include "core/log.h"
@@ -142,15 +143,15 @@ void add_serve(CLI::App& app) {
       ->add_option(
           "--ttft-objective", flags->ttft_objective_s,
           "Refuse a request at once when its first token would come after so many seconds; 0: queue it")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command
       ->add_option("--queue-timeout", flags->queue_timeout_s,
                    "Seconds that a request may wait to start; 0: any")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--request-timeout", flags->timeout_s, "Seconds until a request must have ended; 0: any")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->capture_default_str();
   command
       ->add_option("--guess", flags->max_guesses,
