@@ -2,8 +2,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 #include <thread>
 
@@ -169,6 +171,52 @@ TEST_F(TrainerTest, PartsOfAStepGiveTheSameBitsForAnyNumberOfTrainersAndServers)
     std::vector<float> one = weights_of_trainers(run, 1, 1);
     EXPECT_EQ(one, weights_of_trainers(run, 2, 3)) << deterministic;
     EXPECT_EQ(one, weights_of_trainers(run, 4, 2)) << deterministic;
+  }
+}
+
+struct Trained {
+  std::vector<float> weights;
+  double auc = 0;
+};
+// One epoch of a trainer that ends after each of `deaths` (steps), before it updates the rows of that step, and
+// of those who take its place: each has a new worker, the memory file is what is left of the one before.
+Trained with_deaths(const RunConfig& run, const std::string& memory, std::vector<int64_t> deaths) {
+  auto splits = *recsys_data::open_data(run.data);
+  auto facts = facts_of(splits);
+  auto plan = *plan_embeddings(run, facts.features);
+  auto servers = *make_local_servers(plan.store_groups, 2, serving_options(run));
+  auto bounds = staleness_bounds(run.trainer, plan.lookup.num_groups);
+  LocalLoader loader(splits, 0);
+  deaths.push_back(-1);
+  for (int64_t death : deaths) {
+    auto worker = std::make_unique<LocalWorker>(loader, *servers, plan.lookup, bounds);
+    auto setup = *set_up_trainer(run, facts, std::move(worker), {.memory = memory});
+    setup->trainer->on_dense_step = [death](const Standing& at) {
+      return at.step == death ? Status(make_error(ErrorCode::aborted, "died")) : Status();
+    };
+    auto rows = setup->trainer->epoch();
+    EXPECT_EQ(rows.ok(), death < 0);
+    if (death >= 0) continue;
+    EXPECT_EQ(setup->trainer->standing().rows, run.data.train_rows);
+    at::Tensor flat = setup->model->parameters().flat_values();
+    const float* values = flat.data_ptr<float>();
+    return {{values, values + flat.numel()}, setup->trainer->evaluate()->auc};
+  }
+  return {};
+}
+
+TEST_F(TrainerTest, WhoTakesADeadTrainersPlaceReachesTheBitsOfAnUndisturbedRun) {
+  std::string folder = ::testing::TempDir() + "trainer_memory_" + std::to_string(::getpid());
+  RunConfig run = small_run("wide-deep");
+  for (bool deterministic : {false, true}) {
+    run.trainer.deterministic = deterministic;
+    run.trainer.mode = deterministic ? Mode::hybrid : Mode::sync;  // with staleness 10 and with 0
+    std::string path = folder + (deterministic ? "a" : "b");
+    Trained whole = with_deaths(run, "", {});
+    Trained mended = with_deaths(run, path, {1, 3, 20, 21, 40});
+    EXPECT_EQ(whole.weights, mended.weights) << deterministic;
+    EXPECT_EQ(whole.auc, mended.auc) << deterministic;
+    std::remove(path.c_str());
   }
 }
 
