@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <utility>
+
 namespace tessera::recsys {
 namespace {
 
@@ -37,6 +43,36 @@ TEST(StoreTest, AnUntouchedIdReadsAsItsFirstGetWill) {
     EXPECT_EQ(before, first) << to_string(type);
     EXPECT_EQ(store->stats(0).rows, 4);
   }
+}
+
+// Reads take no lock: a writer gives all values of a row one number, then another.
+TEST(StoreTest, ReadersBesideAWriterSeeWholeRows) {
+  constexpr size_t kDim = 512;
+  auto store = make_store({.dim = kDim});
+  const std::vector<uint64_t> ids = {7, 8, 9};
+  ASSERT_TRUE(store->assign(0, ids, std::vector<float>(ids.size() * kDim, 0.0f)));
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int number = 1; !done; ++number)
+      (void)store->assign(0, ids, std::vector<float>(ids.size() * kDim, static_cast<float>(number % 1000)))
+          .ok();
+  });
+  std::vector<float> rows(ids.size() * kDim);
+  int changes = 0, torn = 0;
+  float before = 0;
+  auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  for (int reads = 0; (reads < 20000 || changes <= 10) && std::chrono::steady_clock::now() < until; ++reads) {
+    if (!store->get(0, ids, rows, Access::read).ok()) break;
+    for (size_t row = 0; row < ids.size(); ++row) {
+      auto first = rows.begin() + static_cast<std::ptrdiff_t>(row * kDim);
+      torn += std::any_of(first, first + kDim, [&](float value) { return value != *first; }) ? 1 : 0;
+    }
+    changes += rows[0] != std::exchange(before, rows[0]) ? 1 : 0;
+  }
+  done = true;
+  writer.join();
+  EXPECT_EQ(torn, 0);
+  EXPECT_GT(changes, 10) << "the reader and the writer ran one after the other";
 }
 
 TEST(StoreTest, CoalesceSumsPerId) {
