@@ -31,7 +31,6 @@ PrefixTree::Made PrefixTree::child(PrefixNode* parent, const std::string& salt,
   child->second = std::make_unique<PrefixNode>();
   child->second->tokens = child->first;
   child->second->parent = &at;
-  ++size_;
   return {child->second.get(), true};
 }
 
@@ -40,7 +39,6 @@ void PrefixTree::remove(PrefixNode* leaf) {
   PrefixNode* parent = leaf->parent;
   std::vector<int64_t> key = std::move(leaf->tokens);
   parent->children.erase(key);
-  --size_;
   bool was_root = parent->parent == nullptr;
   if (was_root && parent->children.empty())
     std::erase_if(roots_, [parent](const auto& root) { return &root.second == parent; });

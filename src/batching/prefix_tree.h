@@ -42,11 +42,9 @@ class PrefixTree {
   Made child(PrefixNode* parent, const std::string& salt, std::span<const int64_t> tokens);
   // REQUIRES: no children. A salt without nodes is forgotten.
   void remove(PrefixNode* leaf);
-  int64_t size() const { return size_; }
 
  private:
   std::map<std::string, PrefixNode> roots_;
-  int64_t size_ = 0;
 };
 
 }  // namespace tessera::batching

@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kTablesOffset = 4096;
 
-int64_t rounded_up(int64_t bytes, int64_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
-
 }  // namespace
 
 // ---- the file ----

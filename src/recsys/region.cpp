@@ -13,10 +13,6 @@ namespace {
 
 constexpr int64_t kPage = 4096;
 
-int64_t rounded_up(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
-
 }  // namespace
 
 Result<Region> Region::reserve(int64_t bytes) {

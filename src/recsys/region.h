@@ -13,6 +13,10 @@
 
 namespace tessera::recsys {
 
+constexpr int64_t rounded_up(int64_t bytes, int64_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
+
 class Region {
  public:
   static constexpr int64_t kHugePage = 2 << 20;
