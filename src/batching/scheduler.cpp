@@ -229,42 +229,6 @@ void Scheduler::grow(Request& request, int64_t length) {
   while (request.kv.blocks.size() < needed) kv_.take(request.kv);
 }
 
-int64_t Scheduler::uniform_steps(int64_t most) const {
-  if (running_.empty() || num_running() > options_.max_batch_tokens) return 0;
-  for (const Request* request : running_)
-    if (request->missing() != 1 || request->drafts > 0 || request->knows_tokens()) return 0;
-  // Free blocks only become fewer, so what cannot be admitted now cannot be later.
-  const Request* next = waiting_.next(tenants_);
-  if (next && next->asked.priority < running_.back()->asked.priority) return 0;
-  if (next && num_running() < options_.max_batch_tokens && admits(*next)) return 0;
-  auto fits = [&](int64_t steps) {
-    int64_t blocks = 0;
-    for (const Request* request : running_) blocks += blocks_missing(*request, request->length + steps - 1);
-    return blocks <= kv_.num_available();
-  };
-  if (most <= 0 || fits(most)) return std::max<int64_t>(most, 0);
-  int64_t low = 0, high = most;
-  while (high - low > 1) {
-    int64_t middle = (low + high) / 2;
-    (fits(middle) ? low : high) = middle;
-  }
-  return low;
-}
-
-void Scheduler::run_uniform(int64_t steps) {
-  if (steps == 0) return;
-  for (Request* request : running_) {
-    request->length += steps - 1;
-    grow(*request, request->length);
-    request->length += 1;
-    request->computed += steps;
-    TESSERA_REQUIRE(request->length <= request->asked.max_length, "request {} grows beyond its {} tokens",
-                    request->asked.id, request->asked.max_length);
-    tenants_.charge(request->asked.tenant, request->computed - request->charged);
-    request->charged = request->computed;
-  }
-}
-
 void Scheduler::propose(RequestId id, int64_t drafts) {
   requests_.at(id).drafts = drafts;
 }
@@ -290,16 +254,6 @@ void Scheduler::append_tokens(RequestId id, std::span<const int64_t> tokens) {
   if (!request.knows_tokens()) return;
   request.asked.tokens.insert(request.asked.tokens.end(), tokens.begin(), tokens.end());
   name_blocks(request);
-}
-
-int64_t Scheduler::append_to_all() {
-  int64_t appended = 0;
-  for (Request* request : running_) {
-    if (request->missing() != 0) continue;
-    append_token(request->asked.id);
-    ++appended;
-  }
-  return appended;
 }
 
 bool Scheduler::finish(RequestId id) {

@@ -1,6 +1,6 @@
-// Which tokens of which requests run in the next step of a server. The same policy is run by the server and by
-// the planner's simulation: it has no clock (times are passed in), and looks at tokens only to find prompts
-// that begin alike.
+// Which tokens of which requests run in the next step of a server. The policy has no clock (times are passed in)
+// and looks at tokens only to find prompts that begin alike. The planner's simulation runs it in counts
+// (counted_scheduler.h).
 //
 // A request owns `length` known tokens (prompt and generated so far), of which the first `computed` have their
 // keys and values in the cache. A step computes a run of the others; when it reaches the last known token, that
@@ -82,14 +82,6 @@ class Scheduler {
   // Chooses and accounts the next step: its tokens count as computed. Empty when there is nothing to do.
   Step next_step();
 
-  // A simulator need not walk through steps that all look alike. Steps from now, at most `most`, that will each
-  // compute one token of every running request and nothing else, as long as nothing is submitted or finished
-  // and every sampled row goes on; 0 when the next step is another one.
-  int64_t uniform_steps(int64_t most) const;
-  // The same state as after `steps` times next_step() and append_token() of every running request.
-  // REQUIRES: steps <= uniform_steps(steps), and no request grows beyond its max_length.
-  void run_uniform(int64_t steps);
-
   // The next step may check so many guesses after the last known token of `id`; its entry says how many it
   // does.
   void propose(RequestId id, int64_t drafts);
@@ -97,9 +89,6 @@ class Scheduler {
   void append_token(RequestId id);
   // The guesses up to the last of `tokens` were right, and the row after them gave that last one.
   void append_tokens(RequestId id, std::span<const int64_t> tokens);
-  // append_token() of every running request that has no token to compute: what a simulator says after it has
-  // finished those that end. Returns their number.
-  int64_t append_to_all();
   // Forgets a request, waiting or running, and frees its blocks at once. False when it is not known.
   bool finish(RequestId id);
 

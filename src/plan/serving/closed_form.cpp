@@ -208,6 +208,15 @@ Result<Estimate> aggregated(const Deployment& d, const Traffic& traffic, double 
   return e;
 }
 
+double Disaggregated::gpus() const {
+  return real(prefill.layout.gpus()) * prefill_workers + real(decode.layout.gpus()) * decode_workers;
+}
+
+double transfer_seconds(const Deployment& prefill, double prompt_tokens) {
+  double wire = std::max(1.0, prefill.device.nic_bytes_per_s * prefill.engine.network);
+  return sequence_bytes(prefill, prompt_tokens) / wire;
+}
+
 Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic) {
   TESSERA_RETURN_IF_ERROR(check(pair.prefill));
   TESSERA_RETURN_IF_ERROR(check(pair.decode));
@@ -223,10 +232,7 @@ Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic
   Lane::Prompt prompt = front.prefill(0, 1);
   double together = std::max(1.0, whole.engine.budget_tokens / front.prompt);
   double full_rate = front_lanes * together / front.prefill(0, together).seconds;
-  double bytes = sequence_bytes(pair.prefill, traffic.input_tokens) * real(pair.prefill.layout.tp);
-  const Accelerator& device = pair.prefill.device;
-  double wire = std::max(1.0, device.nic_bytes_per_s * pair.prefill.engine.network);
-  double transfer = bytes / (wire * real(pair.prefill.layout.tp));
+  double transfer = transfer_seconds(pair.prefill, traffic.input_tokens);
 
   double users = traffic.concurrency, limit = std::max(1.0, back.limit) * back_lanes;
   double decoding = std::min(users, limit), tpot = 0, queue = 0, throughput = 0;
@@ -242,6 +248,8 @@ Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic
     double waits = traffic.arrival == Arrival::open ? 0 : users / throughput - first - answer;
     double load = throughput / full_rate;
     double random = std::min(load, 0.95) / (2 * (1 - std::min(load, 0.95))) * prompt.seconds / front_lanes;
+    // In a closed loop nobody meets a request of their own.
+    if (traffic.arrival != Arrival::open) random *= 1 - 1 / std::max(1.0, users);
     double fresh = std::max(waits > 1e-9 && load > 0.99 ? waits : 0.0, random);
     double before = queue + decoding;
     queue = 0.7 * queue + 0.3 * fresh;
@@ -254,8 +262,7 @@ Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic
   e.ttft_s = first + queue + (throughput / full_rate > 0.99 ? 0 : burst);
   e.tpot_s = tpot;
   e.tokens_per_s = throughput * traffic.output_tokens;
-  e.gpus = real(pair.prefill.layout.gpus()) * pair.prefill_workers +
-           real(pair.decode.layout.gpus()) * pair.decode_workers;
+  e.gpus = pair.gpus();
   e.tokens_per_s_gpu = e.tokens_per_s / e.gpus;
   e.tokens_per_s_user = 1 / tpot;
   e.running = decoding;

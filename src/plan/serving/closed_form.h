@@ -57,7 +57,11 @@ Result<Estimate> aggregated(const Deployment& deployment, const Traffic& traffic
 struct Disaggregated {
   Deployment prefill, decode;
   double prefill_workers = 1, decode_workers = 1;
+  double gpus() const;
 };
 Result<Estimate> disaggregated(const Disaggregated& deployment, const Traffic& traffic);
+
+// Of the cache of a prompt to a decode worker, each rank over its own network card.
+double transfer_seconds(const Deployment& prefill, double prompt_tokens);
 
 }  // namespace tessera::plan::serving

@@ -252,33 +252,45 @@ std::vector<Candidate> pareto(std::vector<Candidate> points) {
   return front;
 }
 
-// Percentiles of what the closed form ranked: its own arrivals, or the trace.
-void simulate_finalist(const SearchRequest& r, Candidate& c) {
-  if (c.disaggregated || r.engine.prefill != PrefillPolicy::chunked) return;
-  Deployment d{.model = r.model,
-               .device = r.device,
-               .engine = r.engine,
-               .layout = c.layout,
-               .formats = r.formats,
-               .speculation = r.speculation};
-  if (d.speculation.depth > 0) return;
-  SimulationOptions options{.prefill_deadline_s = r.ttft_s, .token_deadline_s = r.tpot_s};
-  std::vector<Request> requests = r.trace;
-  double workers = real(c.workers);
-  if (requests.empty()) {
-    Drawn drawn{.rate = r.traffic.arrival == Arrival::open ? r.traffic.rate / workers : 0,
-                .input_tokens = r.traffic.input_tokens,
-                .output_tokens = r.traffic.output_tokens};
-    if (drawn.rate == 0) options.users = std::max<int64_t>(1, std::llround(c.concurrency / workers));
-    drawn.requests = std::clamp<int64_t>(5 * options.users, 200, 4000);
-    requests = draw_requests(drawn);
-  } else {
-    std::vector<Request> share;
-    for (size_t i = 0; i < requests.size(); i += static_cast<size_t>(c.workers)) share.push_back(requests[i]);
-    requests = std::move(share);
+// Requests of one of `workers` equal workers: of the trace, or drawn like the traffic.
+std::vector<Request> requests_of(const SearchRequest& r, double workers, int64_t users) {
+  std::vector<Request> share;
+  if (r.trace.empty()) {
+    share = draw_requests({.requests = std::clamp<int64_t>(5 * users, 200, 4000),
+                           .rate = r.traffic.arrival == Arrival::open ? r.traffic.rate / workers : 0,
+                           .input_tokens = r.traffic.input_tokens,
+                           .output_tokens = r.traffic.output_tokens});
+    for (Request& request : share) request.cached = std::llround(r.traffic.cached_prefix);
+    return share;
   }
-  Result<Simulation> simulation = simulate(d, requests, options);
-  if (simulation) c.simulation = *simulation;
+  for (size_t i = 0; i < r.trace.size(); i += static_cast<size_t>(workers)) share.push_back(r.trace[i]);
+  return share;
+}
+
+// Percentiles of what the closed form ranked.
+void simulate_finalist(const SearchRequest& r, Candidate& c) {
+  auto worker = [&](const WorkerLayout& layout) {
+    return Deployment{.model = r.model,
+                      .device = r.device,
+                      .engine = c.disaggregated ? r.one_phase_engine : r.engine,
+                      .layout = layout,
+                      .formats = r.formats,
+                      .speculation = r.speculation};
+  };
+  // Workers that do both phases are alike: one is looked at. Those of one phase share their requests.
+  double alike = c.disaggregated ? 1 : real(c.workers);
+  SimulationOptions options{.prefill_deadline_s = r.ttft_s, .token_deadline_s = r.tpot_s};
+  bool closed = r.trace.empty() && r.traffic.arrival == Arrival::closed;
+  if (closed) options.users = std::max<int64_t>(1, std::llround(c.concurrency / alike));
+  std::vector<Request> requests = requests_of(r, alike, options.users);
+  Disaggregated pair{.prefill = worker(c.layout),
+                     .decode = c.disaggregated ? worker(c.decode_layout) : worker(c.layout),
+                     .prefill_workers = real(c.workers),
+                     .decode_workers = real(c.decode_workers)};
+  Result<Simulation> simulation =
+      c.disaggregated ? simulate(pair, requests, options) : simulate(pair.prefill, requests, options);
+  if (!simulation) return;
+  c.simulation = *simulation;
 }
 
 }  // namespace

@@ -156,6 +156,19 @@ StepBreakdown StepModel::breakdown(const StepLoad& load) const {
   return sum;
 }
 
+std::vector<double> StepModel::context_bends() const {
+  std::vector<double> bends = {0};
+  for (const LayerKind& kind : kinds_) {
+    const Mixer& mixer = kind.layer.mixer;
+    int64_t entries = mixer.index_top_k * std::max<int64_t>(1, mixer.compress_ratio);
+    for (int64_t bend : {mixer.window, entries})
+      if (bend > 0) bends.push_back(real(bend));
+  }
+  std::sort(bends.begin(), bends.end());
+  bends.erase(std::unique(bends.begin(), bends.end()), bends.end());
+  return bends;
+}
+
 void StepModel::add_layer(const LayerKind& kind, const StepLoad& load, StepBreakdown& sum) const {
   double decode_rows = load.decode_sequences * real(1 + d_.speculation.depth);
   double tokens = load.prefill_tokens + decode_rows;

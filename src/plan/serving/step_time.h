@@ -38,6 +38,10 @@ class StepModel {
   double seconds(const StepLoad& load) const { return breakdown(load).total(); }
   StepBreakdown breakdown(const StepLoad& load) const;
 
+  // Contexts from which on the time of a decode step is a straight line in the context: 0, full windows and
+  // full sparse selections.
+  std::vector<double> context_bends() const;
+
  private:
   struct Products {  // of one format: weights [bytes on a rank], FLOPs per token on a rank, rate
     double bytes = 0, flops_per_token = 0, rate = 1;
