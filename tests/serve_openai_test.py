@@ -35,7 +35,7 @@ class Server:
         self.process = subprocess.Popen([tessera, "serve", "--model", model, "--port", "0", *arguments],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.line = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.line)
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)", self.line)
         assert found, self.line + self.process.stderr.read()
         self.port = int(found.group(1))
         self.url = f"http://127.0.0.1:{self.port}"

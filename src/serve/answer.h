@@ -31,6 +31,7 @@ struct CompletionRequest {
   bool ignore_eos = false;
   std::string cache_salt;      // prompts share cache blocks between equal salts only
   std::string tenant;          // who shares the server fairly with whom
+  std::string request_id;      // the client's name of the call, for logs and traces
   int64_t priority = 0;        // lower values first
   double queue_timeout_s = 0;  // waits no longer for its first step; 0: the engine's
   double timeout_s = 0;        // has ended by then; 0: the engine's

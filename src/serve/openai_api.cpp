@@ -3,6 +3,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "serve/attribution.h"
 #include "serve/openai_call.h"
 
 namespace tessera::serve {
@@ -19,15 +20,15 @@ void OpenAiApi::handle(std::shared_ptr<HttpExchange> exchange) {
   bool chat = request.path == "/v1/chat/completions", completes = chat || request.path == "/v1/completions";
   const char* allowed = completes ? "POST" : "GET";
   if (completes && request.method == "POST") return complete(std::move(exchange), chat);
-  if (!completes && request.method == "GET") return exchange->respond(get(request.path));
+  if (!completes && request.method == "GET") return exchange->respond(get(request));
   ApiError error{.status = 405,
                  .message = fmt::format("{} does not take {}; use {}", request.path, request.method, allowed)};
-  exchange->respond({.status = error.status, .body = error.body(), .headers = {{"Allow", allowed}}});
+  exchange->respond({.status = error.status, .body = error.body(request.id), .headers = {{"Allow", allowed}}});
 }
 
-HttpResponse OpenAiApi::get(const std::string& path) const {
-  const std::string models = "/v1/models";
-  if (path == "/health") return health();
+HttpResponse OpenAiApi::get(const HttpRequest& request) const {
+  const std::string models = "/v1/models", &path = request.path;
+  if (path == "/health") return health(request);
   if (path == "/metrics")
     return {.body = engine_.metrics().render(model_.name, engine_.gauges()),
             .content_type = "text/plain; version=0.0.4; charset=utf-8"};
@@ -35,13 +36,13 @@ HttpResponse OpenAiApi::get(const std::string& path) const {
   if (path == models + "/" + model_.name) return {.body = model_json()};
   ApiError error{.status = 404, .message = fmt::format("there is no {}", path)};
   if (path.starts_with(models + "/")) error.code = "model_not_found";
-  return {.status = error.status, .body = error.body()};
+  return {.status = error.status, .body = error.body(request.id)};
 }
 
-HttpResponse OpenAiApi::health() const {
+HttpResponse OpenAiApi::health(const HttpRequest& request) const {
   if (auto failure = engine_.failure()) {
     ApiError error{.status = 503, .message = failure->message, .type = "service_unavailable_error"};
-    return {.status = error.status, .body = error.body()};
+    return {.status = error.status, .body = error.body(request.id)};
   }
   return {.body = R"({"status":"ok"})"};
 }
@@ -60,7 +61,10 @@ void OpenAiApi::complete(std::shared_ptr<HttpExchange> exchange, bool chat) {
   auto parsed =
       chat ? parse_chat_call(body, *tokenizer_, model_) : parse_completion_call(body, *tokenizer_, model_);
   if (const auto* error = std::get_if<ApiError>(&parsed)) return respond(*exchange, engine_, *error);
-  start_call(engine_, server_, std::move(exchange), std::get<CompletionCall>(std::move(parsed)), model_.name);
+  auto& call = std::get<CompletionCall>(parsed);
+  if (auto error = attribute(exchange->request(), model_.name, call))
+    return respond(*exchange, engine_, *error);
+  start_call(engine_, server_, std::move(exchange), std::move(call), model_.name);
 }
 
 }  // namespace tessera::serve

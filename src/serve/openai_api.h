@@ -8,8 +8,8 @@
 // Threads: handle() on the server's thread.
 #pragma once
 
+#include "http/server.h"
 #include "serve/engine.h"
-#include "serve/http_server.h"
 #include "serve/openai_request.h"
 
 namespace tessera::serve {
@@ -21,8 +21,8 @@ class OpenAiApi {
   void handle(std::shared_ptr<HttpExchange> exchange);
 
  private:
-  HttpResponse get(const std::string& path) const;
-  HttpResponse health() const;
+  HttpResponse get(const HttpRequest& request) const;
+  HttpResponse health(const HttpRequest& request) const;
   std::string model_json() const;
   void complete(std::shared_ptr<HttpExchange> exchange, bool chat);
 

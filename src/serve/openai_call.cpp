@@ -4,8 +4,8 @@
 #include <ctime>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <random>
 
+#include "http/gate.h"
 #include "serve/openai_json.h"
 
 namespace tessera::serve {
@@ -13,11 +13,6 @@ namespace tessera::serve {
 using nlohmann::json;
 
 namespace {
-
-std::string fresh_id(const char* prefix) {
-  thread_local std::random_device device;
-  return fmt::format("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());
-}
 
 void append(CompletionProgress& all, CompletionProgress more) {
   all.text += more.text;
@@ -42,7 +37,11 @@ class Call : public std::enable_shared_from_this<Call> {
         exchange_(std::move(exchange)),
         call_(std::move(call)),
         model_(std::move(model)),
-        id_(fresh_id(call_.chat ? "chatcmpl" : "cmpl")) {}
+        id_((call_.chat ? "chatcmpl-" : "cmpl-") + exchange_->request().id) {}
+
+  ~Call() {
+    if (call_.claim && !choices_.empty()) call_.claim->settle(prompt_tokens_ + completion_tokens_);
+  }
 
   void start(HttpServer& server) {
     for (int64_t i = 0; i < call_.num_prompts; ++i)
@@ -82,7 +81,7 @@ class Call : public std::enable_shared_from_this<Call> {
       body["choices"].push_back((call_.chat ? chat_choice : completion_choice)(
           static_cast<int64_t>(i), *answers[i], call_.with_logprobs));
     body["usage"] = usage();
-    exchange_->respond({.body = dump(body), .headers = headers()});
+    exchange_->respond({.body = dump(body)});
     end();
   }
 
@@ -140,11 +139,8 @@ class Call : public std::enable_shared_from_this<Call> {
     return progress;
   }
 
-  std::vector<std::pair<std::string, std::string>> headers() const { return {{"X-Request-Id", id_}}; }
-
   void begin() {
-    if (!begun_)
-      exchange_->begin_stream({.content_type = "text/event-stream; charset=utf-8", .headers = headers()});
+    if (!begun_) exchange_->begin_stream({.content_type = "text/event-stream; charset=utf-8"});
     begun_ = true;
   }
 
@@ -182,7 +178,7 @@ class Call : public std::enable_shared_from_this<Call> {
     cancel();
     ApiError api_error = to_api_error(error);
     if (begun_) {
-      exchange_->write(fmt::format("data: {}\n\n", api_error.body()));
+      exchange_->write(fmt::format("data: {}\n\n", api_error.body(exchange_->request().id)));
       exchange_->end_stream();
     } else {
       respond(*exchange_, engine_, api_error);
@@ -215,8 +211,10 @@ class Call : public std::enable_shared_from_this<Call> {
 }  // namespace
 
 void respond(HttpExchange& exchange, const Engine& engine, const ApiError& error) {
-  HttpResponse response{.status = error.status, .body = error.body()};
-  if (error.status == 429 || error.status == 503)
+  HttpResponse response{.status = error.status, .body = error.body(exchange.request().id)};
+  if (error.retry_after_s)
+    response.headers.emplace_back("Retry-After", retry_after(*error.retry_after_s));
+  else if (error.status == 429 || error.status == 503)
     response.headers.emplace_back("Retry-After", std::to_string(engine.retry_after_s()));
   exchange.respond(response);
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "serve/engine.h"
-#include "serve/http_server.h"
+#include "http/server.h"
 #include "serve/openai_request.h"
 
 namespace tessera::serve {

@@ -156,6 +156,7 @@ CompletionRequest read_sampling(Fields& fields) {
   request.stop = read_stops(fields);
   request.priority = fields.integer("priority", INT32_MIN, INT32_MAX).value_or(0);
   request.tenant = fields.text("user", "");
+  request.cache_salt = fields.text("cache_salt", "");
   // For the caller's own book-keeping; they change no answer.
   for (const char* name : {"metadata", "store"}) fields.find(name);
   return request;

@@ -2,16 +2,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "http/error_body.h"
 #include "serve/openai_format.h"
 
 namespace tessera::serve {
 
 using nlohmann::json;
 
-std::string ApiError::body() const {
-  auto or_null = [](const std::optional<std::string>& text) { return text ? json(*text) : json(nullptr); };
-  json error = {{"message", message}, {"type", type}, {"param", or_null(param)}, {"code", or_null(code)}};
-  return json{{"error", error}}.dump(-1, ' ', false, json::error_handler_t::replace);
+std::string ApiError::body(const std::string& request_id) const {
+  return openai_error_body({status, message, type, param, code}, request_id);
 }
 
 ApiError to_api_error(const Error& error) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "chat/chat_template.h"
+#include "http/quota.h"
 #include "serve/answer.h"
 #include "serve/grammar_constraint.h"
 
@@ -22,8 +23,10 @@ struct ApiError {
   std::string message;
   std::string type = "invalid_request_error";
   std::optional<std::string> param = {}, code = {};
+  std::optional<double> retry_after_s = {};  // when that is known
 
-  std::string body() const;
+  std::string body(
+      const std::string& request_id = {}) const;  // with the id, when there is one, beside the error
 };
 // HTTP status by error code: 400, 404, 429, 503, else 500.
 ApiError to_api_error(const Error& error);
@@ -33,7 +36,8 @@ struct CompletionCall {
   int64_t num_prompts = 1, n = 1;
   std::optional<int64_t> best_of;  // so many are made, the n likeliest answered
   bool stream = false, include_usage = false, chat = false;
-  bool with_logprobs = false;  // asked for by the client
+  bool with_logprobs = false;              // asked for by the client
+  std::shared_ptr<TokenClaim> claim = {};  // on the key's quota; settled by who runs the call
 
   int64_t candidates() const { return best_of.value_or(n); }
 };

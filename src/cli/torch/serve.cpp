@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/number_checks.h"
+#include "cli/torch/front_options.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
 #include "core/log.h"
@@ -16,10 +17,10 @@ namespace {
 
 struct ServeCommand {
   ServeFlags serve;
-  std::string host = "127.0.0.1", name, chat_template;
-  uint16_t port = 8000;
+  FrontFlags front;
+  std::string name, chat_template;
   int64_t max_length = 0, max_guesses = 0;
-  double drain_timeout_s = 300, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
+  double ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
   bool quiet = false;
 };
 
@@ -76,7 +77,7 @@ serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPt
 }
 
 Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, Group& group,
-                      serve::HttpServer& server) {
+                      HttpServer& server) {
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, group, true));
   std::optional<Error> failure;
@@ -95,10 +96,12 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
   };
   TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, group, tokenizer, engine_options));
   serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, *engine));
-  print_line(fmt::format("serving {} on http://{}:{} (layout {}, {}, context {} tokens, KV cache {} tokens)",
-                         model_name(flags), flags.host, server.port(), to_string(options.layout), options.dtype,
+  print_line(fmt::format("serving {} on {} (layout {}, {}, context {} tokens, KV cache {} tokens)",
+                         model_name(flags), flags.front.url(server), to_string(options.layout), options.dtype,
                          engine->max_length(), engine_options.scheduling.capacity_tokens()));
-  bool drained = server.run([&api](auto exchange) { api.handle(std::move(exchange)); });
+  TESSERA_ASSIGN_OR_RETURN(auto handler,
+                           flags.front.guarded([&api](auto exchange) { api.handle(std::move(exchange)); }));
+  bool drained = server.run(std::move(handler));
   if (failure) return failure->within("the engine failed");
   if (!drained) return make_error(ErrorCode::aborted, "stopped before all requests had finished");
   print_line("drained: all requests have finished");
@@ -108,9 +111,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
 Status run_server(const ServeCommand& flags) {
   TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
   // Bound before the model is loaded, so that a port in use is known at once.
-  TESSERA_ASSIGN_OR_RETURN(
-      auto server, serve::HttpServer::listen(
-                       {.host = flags.host, .port = flags.port, .drain_timeout_s = flags.drain_timeout_s}));
+  TESSERA_ASSIGN_OR_RETURN(auto server, flags.front.listen());
   flags.serve.apply_threads(options.layout.tp);
   TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start(options.layout.tp, options.kv_tokens));
   return serve_requests(flags, options, team->group(), *server);
@@ -123,8 +124,7 @@ void add_serve(CLI::App& app) {
   CLI::App* command = app.add_subcommand("serve", "Serve a model over OpenAI's HTTP interface");
   flags->serve.add_to(*command);
   command->add_option("--layout", flags->serve.layout, "tp=2: cut over two processes")->capture_default_str();
-  command->add_option("--host", flags->host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", flags->port, "0: any free one")->capture_default_str();
+  flags->front.add_to(*command);
   command->add_option("--served-model-name", flags->name,
                       "What clients call it; the directory's name if empty");
   command
@@ -136,8 +136,6 @@ void add_serve(CLI::App& app) {
   command->add_option("--max-running", flags->serve.max_running, "Requests that run at once")
       ->capture_default_str();
   command->add_option("--max-waiting", flags->serve.max_waiting, "Requests that wait; more are refused")
-      ->capture_default_str();
-  command->add_option("--drain-timeout", flags->drain_timeout_s, "Seconds for running requests after SIGTERM")
       ->capture_default_str();
   command
       ->add_option(
@@ -160,7 +158,9 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(
-      "Example: tessera serve --model runs/quickstart/model --layout tp=2 --port 8000\n"
+      "Examples: tessera serve --model runs/quickstart/model --layout tp=2 --port 8000\n"
+      "         tessera serve --model DIR --host 0.0.0.0 --api-keys keys.toml --tls-cert cert.pem --tls-key "
+      "key.pem\n"
       "         curl http://127.0.0.1:8000/v1/completions -d '{\"model\":\"model\",\"prompt\":\"Once\"}'");
   command->callback([flags] {
     auto place = rank_place();

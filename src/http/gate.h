@@ -1,0 +1,17 @@
+// Lets only requests with a known key through to the handler, and counts them against the key's quota.
+// Everyone may ask for health and metrics: an orchestrator and a collector have no keys.
+#pragma once
+
+#include "http/api_keys.h"
+#include "http/server.h"
+
+namespace tessera {
+
+// 401 without a key or with a wrong one; 429 with Retry-After when the key has had its requests of the minute.
+HttpServer::Handler guarded_by(ApiKeys keys, HttpServer::Handler handler);
+
+bool open_to_all(const HttpRequest& request);
+// Whole seconds, at least 1; a wait without end becomes a minute.
+std::string retry_after(double seconds);
+
+}  // namespace tessera
