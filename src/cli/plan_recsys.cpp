@@ -8,7 +8,9 @@
 #include "cli/number_checks.h"
 #include "cli/plan_commands.h"
 #include "cli/result_output.h"
+#include "core/file.h"
 #include "plan/recommenders.h"
+#include "plan/recsys/page.h"
 #include "plan/recsys/search.h"
 
 namespace tessera::cli {
@@ -17,7 +19,8 @@ namespace {
 namespace recsys = plan::recsys;
 
 struct RecsysOptions {
-  std::string model, cluster, engine = "tessera", layout, objective = "throughput", optimizer = "adagrad", json;
+  std::string model, cluster, engine = "tessera", layout, objective = "throughput", optimizer = "adagrad", json,
+                              html;
   double gpus = 0, batch = 0, staleness = 16, samples = 0, samples_per_s = 0, zipf = 1.05, replicas = 1,
          row_bits = 32;
   int64_t top = 10;
@@ -54,6 +57,8 @@ Status run(const RecsysOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(recsys::Outcome outcome, recsys::search(request));
   std::fputs(recsys::table(request, outcome).c_str(), text_output(options.json));
   if (outcome.ranked.empty()) exit_status = 1;
+  if (!options.html.empty())
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(options.html, recsys::recsys_page(request, outcome)));
   return options.json.empty() ? Status() : write_json(options.json, recsys::to_json(request, outcome));
 }
 
@@ -64,8 +69,9 @@ void bind(CLI::App& command, RecsysOptions& o) {
       ->required();
   command.add_option("--gpus,-n", o.gpus, "Trainer devices at most (default: those of the cluster; one host)")
       ->check(positive_number());
-  command.add_option("--layout", o.layout,
-                     "Only this one: servers=,workers=,trainers=,batch=,staleness=,wire=,cache=,...");
+  command.add_option(
+      "--layout", o.layout,
+      "Only this one: servers=,workers=,trainers=,batch=,staleness=,wire=,cache=,placement=,...");
   command.add_option("--engine", o.engine, "What the software costs: tessera or persia")->capture_default_str();
   command.add_option("--objective", o.objective, "throughput, cost or energy")->capture_default_str();
   command.add_option("--samples-per-s", o.samples_per_s, "At least this rate")->check(non_negative_number());
@@ -86,6 +92,7 @@ void bind(CLI::App& command, RecsysOptions& o) {
   command.add_option("--replicas", o.replicas, "Copies of every row")->capture_default_str();
   command.add_option("--top", o.top, "Layouts to show")->check(positive_number())->capture_default_str();
   command.add_option("--json", o.json, "Write the result as JSON; - for standard output");
+  command.add_option("--html", o.html, "Write one page with pictures that opens offline");
 }
 
 }  // namespace
@@ -97,6 +104,7 @@ void add_plan_recsys(CLI::App& plan_command) {
   command->footer(
       "Examples:\n"
       "  tessera plan recsys --model dlrm --cluster h100 --gpus 8\n"
+      "  tessera plan recsys --model dlrm --cluster h100 --gpus 8 --html dlrm.html\n"
       "  tessera plan recsys --model persia-100t --cluster persia-gcp --engine persia --samples 1e10\n"
       "  tessera plan recsys --model dcnv2 --cluster a100-80g --gpus 16 --samples-per-s 1e6 --objective cost");
   command->callback([options] {

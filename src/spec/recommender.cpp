@@ -74,6 +74,15 @@ double dense_flops_per_sample(const Recommender& model) {
   return flops + vectors * (vectors - 1) * real(model.tables.front().dim);
 }
 
+double dense_activations(const Recommender& model) {
+  double width = real(interaction_width(model)), sum = real(model.dense_features) + width;
+  if (model.interaction == Interaction::cross)
+    sum += real(model.cross_layers) * (width + real(model.cross_rank));
+  for (const auto* chain : {&model.bottom, &model.top})
+    for (int64_t layer : *chain) sum += real(layer);
+  return sum;
+}
+
 double embedding_bytes_read(const Recommender& model, double bytes_per_element) {
   double elements = 0;
   for (const EmbeddingTable& table : model.tables) elements += table.pooling * real(table.dim);

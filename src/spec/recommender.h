@@ -37,6 +37,8 @@ double dense_parameters(const Recommender& model);
 double lookups_per_sample(const Recommender& model);
 // Forward, of the dense part; pooling adds one addition per element looked up.
 double dense_flops_per_sample(const Recommender& model);
+// Outputs of every layer and of the interaction for one sample: what backward needs of the forward pass.
+double dense_activations(const Recommender& model);
 // Of one sample: rows read, and pooled vectors that travel from the tables to the dense network.
 double embedding_bytes_read(const Recommender& model, double bytes_per_element);
 double pooled_bytes(const Recommender& model, double bytes_per_element);

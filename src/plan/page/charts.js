@@ -75,14 +75,14 @@ const charts = (() => {
                { name: second.name, type: "bar", barMaxWidth: 10, xAxisIndex: 1, data: second.data }] }));
   }
 
-  // Points of several groups [{ name, data: [[x, y, ...]], color }] and a line through the best ones.
-  function cloud(id, x, y, groups, front, tooltip) {
-    add(id, () => ({ legend: legend(), grid: { left: 66, right: 18, top: below(id, [...groups.map((g) => g.name), "front"]), bottom: 48 },
+  // Points of several groups [{ name, data: [[x, y, ...]], color }] and a line, as through the best ones.
+  function cloud(id, x, y, groups, front, tooltip, line = "front") {
+    add(id, () => ({ legend: legend(), grid: { left: 66, right: 18, top: below(id, [...groups.map((g) => g.name), line]), bottom: 48 },
       tooltip: { confine: true, formatter: (p) => tooltip(p.value) },
       xAxis: axis(x.name, x), yAxis: axis(y.name, Object.assign({ nameGap: 50 }, y)),
       series: groups.map((g) => ({ name: g.name, type: "scatter", symbolSize: g.size || 6, data: g.data, z: g.z || 2,
         itemStyle: { opacity: g.opacity || 0.65, color: g.color, borderColor: g.border, borderWidth: g.border ? 1 : 0 } }))
-        .concat(front.length ? [{ name: "front", type: "line", symbolSize: 8, z: 4, color: "#c0392b", lineStyle: { width: 2, color: "#c0392b" },
+        .concat(front.length ? [{ name: line, type: "line", symbolSize: 8, z: 4, color: "#c0392b", lineStyle: { width: 2, color: "#c0392b" },
           itemStyle: { color: "#c0392b" }, data: front }] : []) }));
   }
 

@@ -48,6 +48,7 @@ Status devices_of_gpus(const std::string& name, Pool& pool) {
   if (pool.flops_per_s == 0) pool.flops_per_s = gpus.device.peak_bf16 * gpus.efficiency.gemm_bf16;
   pool.link_bytes_per_s = gpus.inner().bytes_per_s * gpus.efficiency.link;
   pool.host_bytes_per_s = gpus.device.host_bytes_per_s > 0 ? gpus.device.host_bytes_per_s : 25e9;
+  pool.device_memory_bytes = gpus.device.memory_bytes, pool.device_bytes_per_s = gpus.device.memory_bytes_per_s;
   auto per_host = static_cast<double>(gpus.reliability.devices_per_host);
   if (pool.network_bytes_per_s == 0)
     pool.network_bytes_per_s = per_host * (gpus.tiers.size() > 1 ? gpus.tiers[1] : gpus.inner()).bytes_per_s;
@@ -69,6 +70,8 @@ void devices_of_host(const Cluster& host, Pool& pool) {
   if (pool.devices_per_host == 0) pool.devices_per_host = cores;
   if (pool.cores == 0) pool.cores = cores;
   if (pool.memory_bytes == 0) pool.memory_bytes = host.memory_bytes;
+  pool.device_memory_bytes = host.memory_bytes / pool.devices_per_host;
+  pool.device_bytes_per_s = host.memory_bytes_per_s;
   if (pool.price_usd_per_hour == 0) pool.price_usd_per_hour = host.price_usd_per_hour;
   if (pool.watts == 0) pool.watts = host.watts;
 }
@@ -209,6 +212,7 @@ Result<Engine> engine(const std::string& name) {
                                         {"server_wire_bytes", &e.server_wire_bytes},
                                         {"network_share", &e.network_share},
                                         {"message_s", &e.message_s},
+                                        {"device_gather_share", &e.device_gather_share},
                                         {"relative_error", &e.relative_error}},
                                        {"source"}));
   for (const auto& [key, value] : table.at("source").items()) e.source[key] = value.get<std::string>();

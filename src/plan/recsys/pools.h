@@ -33,6 +33,7 @@ struct Pool {
   double flops_per_s = 0;       // of one device, products of float32 values as frameworks run them
   double link_bytes_per_s = 0;  // between devices of a host
   double host_bytes_per_s = 0;  // between a device and its host
+  double device_memory_bytes = 0, device_bytes_per_s = 0;
 };
 
 struct Pools {
@@ -55,10 +56,11 @@ struct Engine {
   double trainer_sample_s = 0, trainer_step_s = 0;  // of the host of one device
   double loader_sample_s = 0;                       // of one core
   double row_overhead_bytes = 0;
-  double server_wire_bytes = 4;  // of an element between workers and servers, at most that of the layout
-  double network_share = 1;      // of the wire rate
-  double message_s = 0;          // of a remote call
-  double relative_error = 0.6;   // half width of the interval of a rate
+  double server_wire_bytes = 4;    // of an element between workers and servers, at most that of the layout
+  double network_share = 1;        // of the wire rate
+  double message_s = 0;            // of a remote call
+  double device_gather_share = 1;  // of a device's memory bandwidth that rows read at random get
+  double relative_error = 0.6;     // half width of the interval of a rate
   std::map<std::string, std::string> source;
 };
 Result<Engine> engine(const std::string& name);

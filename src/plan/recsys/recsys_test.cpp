@@ -158,6 +158,57 @@ TEST(RecsysStep, ACacheTakesTheShareOfThePopularIds) {
   EXPECT_LT(cached.from_servers, batch_ids(work, tables, 4096, 0).from_servers / 2);
 }
 
+// By hand: 26 tables of 1e5 rows of 32 float32 with Adagrad's state and 16 bytes of index, halved over two
+// devices.
+TEST(RecsysTrainer, MemoryOfADeviceIsTheOneDoneByHand) {
+  Request request;
+  request.work.model = {.name = "mine", .dense_features = 8, .top = {64, 1}};
+  for (int table = 0; table < 26; ++table) request.work.model.tables.push_back({1e5, 32, 1});
+  request.pools = *load_pools("h100", 8);
+  request.engine = *engine("tessera");
+  request.layout = *parse_layout("placement=trainers,trainers=2,batch=1024,staleness=1,wire=4");
+  Step step = search(request)->ranked.at(0).step;
+  double width = 26 * 32 + 8;  // concatenated
+  EXPECT_DOUBLE_EQ(step.trainer.dense, 16 * (width * 64 + 64 + 64 + 1));
+  EXPECT_DOUBLE_EQ(step.trainer.activations, 8 * 1024 * (8 + width + 64 + 1));
+  EXPECT_DOUBLE_EQ(step.trainer.vectors, 8.0 * 1024 * 26 * 32);
+  EXPECT_DOUBLE_EQ(step.trainer.tables, 26e5 * (2 * 32 * 4 + 16) / 2);
+  EXPECT_EQ(step.server_bytes, 0);
+}
+
+TEST(RecsysTrainer, TablesThatDoNotFitTheDevicesAreRefusedWithWhatIsMissing) {
+  Request request;
+  request.work.model = *find_recommender("dlrm");
+  request.pools = *load_pools("h100", 8);
+  request.engine = *engine("tessera");
+  request.layout = *parse_layout("placement=trainers,trainers=1,batch=2048,staleness=1");
+  Outcome outcome = *search(request);
+  ASSERT_TRUE(outcome.ranked.empty());
+  ASSERT_EQ(outcome.infeasible.size(), 1u);
+  EXPECT_NEAR(outcome.infeasible[0].available, 0.9 * 80, 6);
+  EXPECT_GT(outcome.infeasible[0].needed, outcome.infeasible[0].available);
+  request.layout->trainers = 8, request.work.state_bytes_per_row = 4, request.work.element_bytes = 2;
+  EXPECT_FALSE(search(request)->ranked.empty());
+}
+
+// Rows on devices: no servers, no workers, and look-ups that take the part of the memory's rate that rows get.
+TEST(RecsysTrainer, RowsOnDevicesCostNoHostsAndTheirLookUpsFollowTheMemory) {
+  Request request;
+  request.work.model = {.name = "mine", .dense_features = 8, .top = {64, 1}};
+  for (int table = 0; table < 8; ++table) request.work.model.tables.push_back({1e7, 64, 20});
+  request.pools = *load_pools("h100", 8);
+  request.engine = *engine("tessera");
+  request.layout = *parse_layout("placement=trainers,trainers=8,batch=4096,staleness=1,sharding=tables");
+  Step step = search(request)->ranked.at(0).step;
+  EXPECT_DOUBLE_EQ(step.usd_per_hour, request.pools.trainers.price_usd_per_hour);
+  request.pools.trainers.device_bytes_per_s *= 2;
+  Step faster = search(request)->ranked.at(0).step;
+  EXPECT_DOUBLE_EQ(step.parts[1].seconds, 2 * faster.parts[1].seconds);
+  EXPECT_GT(faster.samples_per_s, step.samples_per_s);
+  request.layout->trainers = 1;
+  EXPECT_EQ(search(request)->ranked.at(0).step.parts[2].seconds, 0) << "nobody to exchange with";
+}
+
 TEST(RecsysInput, MistakesAreOneReadableLine) {
   auto message = [](const auto& result) { return result.ok() ? std::string() : result.error().message; };
   EXPECT_NE(message(load_pools("persia-gc", 0)).find("no GPU cluster"), std::string::npos);
@@ -175,6 +226,8 @@ TEST(RecsysInput, MistakesAreOneReadableLine) {
   Request request = persia(100);
   request.layout = *parse_layout("staleness=1,cache=0.5");
   EXPECT_NE(message(search(request)).find("staleness=1"), std::string::npos);
+  request.layout = *parse_layout("placement=trainers,staleness=4,cache=0.5");
+  EXPECT_NE(message(search(request)).find("no workers"), std::string::npos);
 }
 
 }  // namespace

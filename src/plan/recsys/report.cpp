@@ -25,7 +25,16 @@ json layout_json(const Layout& layout) {
           {"wire_bytes", layout.wire_bytes},
           {"cache_share", layout.cache_share},
           {"sharding", layout.sharding == Sharding::rows ? "rows" : "tables"},
+          {"placement", layout.placement == Placement::servers ? "servers" : "trainers"},
           {"text", to_string(layout)}};
+}
+
+json trainer_json(const TrainerMemory& m) {
+  return {{"dense", m.dense / 1e9},
+          {"activations", m.activations / 1e9},
+          {"vectors", m.vectors / 1e9},
+          {"tables", m.tables / 1e9},
+          {"total", m.total() / 1e9}};
 }
 
 json result_json(const Request& request, const Candidate& one) {
@@ -40,6 +49,7 @@ json result_json(const Request& request, const Candidate& one) {
           {"bound_by", one.step.bound_by},
           {"step_parts_s", parts},
           {"server_memory_gb", one.step.server_bytes / 1e9},
+          {"trainer_memory_gb", trainer_json(one.step.trainer)},
           {"distinct_share", one.ids.distinct / one.ids.ids},
           {"cache_hit_share", one.ids.cache_hit_share},
           {"stale_share", one.stale_share},
@@ -59,12 +69,22 @@ std::string details(const Request& request, const Outcome& outcome) {
   for (const Part& part : best.step.parts)
     text += fmt::format("{}{} {}", &part == best.step.parts.data() ? "" : ", ", part.name,
                         seconds_text(part.seconds));
+  bool servers = best.layout.placement == Placement::servers;
+  const TrainerMemory& trainer = best.step.trainer;
   text += fmt::format(
-      "\n  rows: {:.3g} addressed, {:.3g} resident, {:.1f} of {:.0f} GB on the fullest server; {:.0f} % of a "
+      "\n  rows: {:.3g} addressed, {:.3g} resident, {:.1f} of {:.0f} GB on the fullest {}; {:.0f} % of a "
       "batch's ids "
       "are distinct\n",
-      outcome.storage.virtual_rows, outcome.storage.resident_rows, best.step.server_bytes / 1e9,
-      request.pools.servers.memory_bytes / 1e9, 100 * best.ids.distinct / best.ids.ids);
+      outcome.storage.virtual_rows, outcome.storage.resident_rows,
+      (servers ? best.step.server_bytes : trainer.tables) / 1e9,
+      (servers ? request.pools.servers.memory_bytes : request.pools.trainers.device_memory_bytes) / 1e9,
+      servers ? "server" : "device", 100 * best.ids.distinct / best.ids.ids);
+  text += fmt::format(
+      "  a trainer's device holds {:.2f} of {:.0f} GB: dense {:.2f}, activations {:.2f}, vectors {:.2f}, "
+      "tables "
+      "{:.2f}\n",
+      trainer.total() / 1e9, request.pools.trainers.device_memory_bytes / 1e9, trainer.dense / 1e9,
+      trainer.activations / 1e9, trainer.vectors / 1e9, trainer.tables / 1e9);
   return text + fmt::format(
                     "  {:.2g} % of look-ups read a row with an update in flight; worker cache answers {:.0f} "
                     "%; loaders "

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <sstream>
+#include <tuple>
 
 #include "core/nearest.h"
 #include "plan/assignments.h"
@@ -28,6 +29,8 @@ std::vector<double> powers_of_two(double least, double most) {
   for (double power = least; power <= most; power *= 2) powers.push_back(power);
   return powers;
 }
+
+constexpr double kNothing = 1e300;
 
 struct Axes {
   std::vector<double> servers, workers, trainers, batches, staleness, wires, caches;
@@ -93,6 +96,23 @@ class Search {
                               .sharding = sharding};
                     try_layout(layout);
                   }
+    walk_device_tables(axes);
+  }
+
+  void walk_device_tables(const Axes& axes) {
+    for (double batch : axes.batches)
+      for (Sharding sharding : axes.shardings)
+        for (double trainers : axes.trainers)
+          for (double staleness : axes.staleness)
+            for (double wire : axes.wires)
+              try_layout({.servers = 0,
+                          .workers = 0,
+                          .trainers = trainers,
+                          .batch = batch,
+                          .staleness = staleness,
+                          .wire_bytes = wire,
+                          .sharding = sharding,
+                          .placement = Placement::trainers});
   }
 
   void try_layout(const Layout& layout) {
@@ -101,7 +121,7 @@ class Search {
     Candidate one{.layout = layout,
                   .step = step(request_.work, request_.pools, request_.engine, layout, ids, held_)};
     ++outcome_.evaluated;
-    fullest_ = std::min(fullest_, one.step.server_bytes);
+    note_memory(one);
     if (!one.step.fits) {
       ++outcome_.pruned;
       return;
@@ -111,8 +131,14 @@ class Search {
     double hours = 1e9 / one.step.samples_per_s / 3600;
     one.usd_per_billion_samples = one.step.usd_per_hour * hours;
     one.kwh_per_billion_samples = one.step.watts * hours / 1000;
-    auto [place, fresh] = best_.try_emplace({layout.trainers, layout.batch}, one);
+    auto [place, fresh] = best_.try_emplace({layout.placement, layout.trainers, layout.batch}, one);
     if (!fresh && better(one, place->second)) place->second = std::move(one);
+  }
+
+  void note_memory(const Candidate& one) {
+    Misses& least = one.layout.placement == Placement::trainers ? on_devices_ : on_servers_;
+    least.server = std::min(least.server, one.step.server_bytes);
+    least.trainer = std::min(least.trainer, one.step.trainer.total());
   }
 
   // Rates within a thousandth are alike; then the cheaper layout wins, then the fresher one, then wider values.
@@ -139,6 +165,7 @@ class Search {
     for (auto& [key, one] : best_) outcome_.ranked.push_back(std::move(one));
     std::sort(outcome_.ranked.begin(), outcome_.ranked.end(),
               [&](const Candidate& a, const Candidate& b) { return merit(a) < merit(b); });
+    outcome_.found = outcome_.ranked;
     if (outcome_.ranked.size() > static_cast<size_t>(request_.top))
       outcome_.ranked.resize(static_cast<size_t>(request_.top));
     for (Candidate& one : outcome_.ranked) {
@@ -159,21 +186,33 @@ class Search {
   }
 
   void explain() {
-    double room = 0.9 * request_.pools.servers.memory_bytes;
-    if (fullest_ > room)
-      outcome_.infeasible.push_back(
-          {"memory of the fullest embedding server, rows resident", fullest_ / 1e9, room / 1e9, "GB"});
-    else
+    if (fastest_ > 0) {
       outcome_.infeasible.push_back(
           {"throughput of the whole cluster", request_.samples_per_s, fastest_, "samples/s"});
+      return;
+    }
+    double server = kMemoryUse * request_.pools.servers.memory_bytes;
+    double device = kMemoryUse * request_.pools.trainers.device_memory_bytes;
+    auto miss = [&](const char* what, double needed, double room) {
+      if (needed > room && needed < kNothing)
+        outcome_.infeasible.push_back({what, needed / 1e9, room / 1e9, "GB"});
+    };
+    miss("memory of the fullest embedding server, rows resident", on_servers_.server, server);
+    miss("memory of a trainer's device, rows on servers", on_servers_.trainer, device);
+    miss("memory of the fullest trainer's device, rows on devices", on_devices_.trainer, device);
   }
 
   const Request& request_;
   std::vector<Zipf> tables_;
   Storage held_;
   std::map<std::pair<double, double>, BatchIds> ids_;
-  std::map<std::pair<double, double>, Candidate> best_;
-  double fullest_ = 1e300, fastest_ = 0;
+  std::map<std::tuple<Placement, double, double>, Candidate> best_;
+  // The least that any layout needs of each memory.
+  struct Misses {
+    double server = kNothing, trainer = kNothing;
+  };
+  Misses on_servers_, on_devices_;
+  double fastest_ = 0;
   Outcome outcome_;
 };
 
@@ -188,10 +227,16 @@ Status check(const Request& request) {
     return invalid("--layout {}={:g}: expected 1 to {:g}, what the cluster has", role, asked, present);
   };
   const Pools& pools = request.pools;
-  TESSERA_RETURN_IF_ERROR(within("servers", layout.servers, pools.servers.hosts));
-  TESSERA_RETURN_IF_ERROR(within("workers", layout.workers, pools.workers.hosts));
   TESSERA_RETURN_IF_ERROR(
       within("trainers", layout.trainers, pools.trainers.hosts * pools.trainers.devices_per_host));
+  if (layout.placement == Placement::trainers) {
+    if (layout.cache_share > 0)
+      return invalid("--layout: cache={:g} with placement=trainers: there are no workers to hold it",
+                     layout.cache_share);
+    return {};
+  }
+  TESSERA_RETURN_IF_ERROR(within("servers", layout.servers, pools.servers.hosts));
+  TESSERA_RETURN_IF_ERROR(within("workers", layout.workers, pools.workers.hosts));
   if (layout.cache_share > 0 && layout.staleness == 1)
     return invalid(
         "--layout: cache={:g} with staleness=1: a worker's cache serves stale rows, synchronous training "
@@ -224,6 +269,8 @@ Result<Layout> parse_layout(const std::string& text) {
   for (std::string part; std::getline(parts, part, ',');) {
     if (part == "sharding=rows" || part == "sharding=tables")
       layout.sharding = part.ends_with("rows") ? Sharding::rows : Sharding::tables;
+    else if (part == "placement=servers" || part == "placement=trainers")
+      layout.placement = part.ends_with("=servers") ? Placement::servers : Placement::trainers;
     else if (part == "dense=sync" || part == "dense=async")
       layout.dense_sync = part.ends_with("=sync");
     else
@@ -236,13 +283,16 @@ Result<Layout> parse_layout(const std::string& text) {
                                               {"wire", &layout.wire_bytes, 0.5, 4},
                                               {"cache", &layout.cache_share, 0, 1}}));
   }
+  if (layout.placement == Placement::trainers) layout.servers = layout.workers = 0;
   return layout;
 }
 
 std::string to_string(const Layout& layout) {
-  std::string text =
-      fmt::format("servers={:g},workers={:g},trainers={:g},batch={:g},staleness={:g},wire={:g}", layout.servers,
-                  layout.workers, layout.trainers, layout.batch, layout.staleness, layout.wire_bytes);
+  std::string text = "placement=trainers";
+  if (layout.placement == Placement::servers)
+    text = fmt::format("servers={:g},workers={:g}", layout.servers, layout.workers);
+  text += fmt::format(",trainers={:g},batch={:g},staleness={:g},wire={:g}", layout.trainers, layout.batch,
+                      layout.staleness, layout.wire_bytes);
   if (layout.cache_share > 0) text += fmt::format(",cache={:g}", layout.cache_share);
   if (layout.sharding == Sharding::tables) text += ",sharding=tables";
   return layout.dense_sync ? text : text + ",dense=async";

@@ -1,5 +1,6 @@
 // The space of layouts of a recommender's trainer on a cluster of pools: hosts of each role, batch, staleness,
-// wire precision, worker cache, sharding. Every one is evaluated; best first, one per trainers and batch.
+// wire precision, worker cache, sharding, rows on servers or on devices. Every one is evaluated; best first,
+// one per placement, trainers and batch.
 //
 // Errors: a request that contradicts itself. That nothing fits is a result. Threads: one search each.
 #pragma once
@@ -39,7 +40,8 @@ struct Candidate {
 };
 
 struct Outcome {
-  std::vector<Candidate> ranked;
+  std::vector<Candidate> ranked;  // best first, `top` of them
+  std::vector<Candidate> found;   // all that fit: the best of each placement, number of trainers and batch
   std::vector<Infeasible> infeasible;
   Storage storage;
   int64_t space = 0, evaluated = 0, pruned = 0;  // pruned: rows do not fit
@@ -47,7 +49,8 @@ struct Outcome {
 };
 Result<Outcome> search(const Request& request);
 
-// "servers=30,workers=100,trainers=64,batch=2048,staleness=8,wire=2,cache=0,sharding=rows,dense=sync".
+// "servers=30,workers=100,trainers=64,batch=2048,staleness=8,wire=2,cache=0,sharding=rows,dense=sync,
+// placement=servers". placement=trainers: no servers and no workers.
 Result<Layout> parse_layout(const std::string& text);
 std::string to_string(const Layout& layout);
 

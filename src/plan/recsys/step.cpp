@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plan/recsys/dense.h"
+#include "plan/recsys/device_tables.h"
+
 namespace tessera::plan::recsys {
 namespace {
 
 constexpr double kIdBytes = 8;
-constexpr double kMemoryUse = 0.9;  // of a server's memory that rows may fill
 
 double real(int64_t value) {
   return static_cast<double>(value);
@@ -27,12 +29,56 @@ double fullest_share(std::vector<double> loads, double servers) {
   return *std::max_element(bins.begin(), bins.end()) / sum;
 }
 
-// Hashing spreads n distinct rows over k servers evenly but for chance: the fullest has n/k + sqrt(2 ln k n/k).
-double busiest_server(const Layout& layout, const BatchIds& ids) {
-  if (layout.servers <= 1) return 1;
-  if (layout.sharding == Sharding::tables) return fullest_share(ids.table_load, layout.servers);
-  double mean = layout.trainers * ids.distinct / layout.servers;
-  return (1 + std::sqrt(2 * std::log(layout.servers) / std::max(1.0, mean))) / layout.servers;
+// Of all look-ups, the share of the busiest of `owners`. Hashing spreads n distinct rows over k owners evenly
+// but for chance: the fullest has n/k + sqrt(2 ln k n/k).
+double busiest_owner(const Layout& layout, const BatchIds& ids, double owners) {
+  if (owners <= 1) return 1;
+  if (layout.sharding == Sharding::tables) return fullest_share(ids.table_load, owners);
+  double mean = layout.trainers * ids.distinct / owners;
+  return (1 + std::sqrt(2 * std::log(owners) / std::max(1.0, mean))) / owners;
+}
+
+double fullest_bytes(const Layout& layout, const Storage& held, double owners) {
+  double even = held.bytes / owners;
+  return layout.sharding == Sharding::rows ? even : std::max(even, held.largest_table_bytes);
+}
+
+// Names the part that takes longest, and what all hosts of the layout cost.
+void finish(const Pools& pools, const Engine& engine, const Layout& layout, const DenseTime& own,
+            Step& result) {
+  auto slowest = std::max_element(result.parts.begin(), result.parts.end(),
+                                  [](const Part& a, const Part& b) { return a.seconds < b.seconds; });
+  result.seconds = slowest->seconds;
+  bool reduces = slowest->name == result.parts[0].name && own.exposed > own.compute;
+  result.bound_by = reduces ? "dense all-reduce" : slowest->name;
+  result.samples_per_s = layout.trainers * layout.batch / result.seconds;
+  result.loader_cores = result.samples_per_s * engine.loader_sample_s;
+  bool room = result.trainer.total() <= kMemoryUse * pools.trainers.device_memory_bytes;
+  result.fits = room && result.server_bytes <= kMemoryUse * pools.servers.memory_bytes;
+  double trainer_hosts = std::ceil(layout.trainers / pools.trainers.devices_per_host);
+  result.usd_per_hour = trainer_hosts * pools.trainers.price_usd_per_hour +
+                        layout.workers * pools.workers.price_usd_per_hour +
+                        layout.servers * pools.servers.price_usd_per_hour;
+  result.watts = trainer_hosts * pools.trainers.watts + layout.workers * pools.workers.watts +
+                 layout.servers * pools.servers.watts;
+}
+
+Step step_on_devices(const Work& work, const Pools& pools, const Engine& engine, const Layout& layout,
+                     const BatchIds& ids, const Storage& held) {
+  DenseTime own = dense_time(work, pools, engine, layout);
+  DeviceTablesTime tables =
+      device_tables_time(work, pools, engine, layout, ids, busiest_owner(layout, ids, layout.trainers));
+  Step result;
+  result.trainer = dense_memory(work, layout, ids);
+  result.trainer.tables = fullest_bytes(layout, held, layout.trainers);
+  result.latency_s = own.compute + own.exposed + tables.look_up + tables.exchange;
+  // Look-ups and the dense network share the device.
+  result.parts = {{"trainers", own.compute + own.exposed + tables.look_up},
+                  {"look-ups on devices", tables.look_up},
+                  {"exchange of vectors", tables.exchange},
+                  {"staleness bound", result.latency_s / layout.staleness}};
+  finish(pools, engine, layout, own, result);
+  return result;
 }
 
 // Bytes of one batch on each edge between roles.
@@ -46,24 +92,6 @@ Traffic traffic(const Engine& engine, const Layout& layout, const BatchIds& ids)
           .from_servers = ids.fetched_elements * rows,
           .to_trainer = ids.pooled_elements * layout.wire_bytes,
           .from_trainer = ids.pooled_elements * layout.wire_bytes};
-}
-
-struct Dense {
-  double compute = 0, exposed = 0;
-};
-// Ring within a host over its links, ring over hosts over their networks; hidden behind the backward products.
-Dense dense(const Work& work, const Pools& pools, const Engine& engine, const Layout& layout) {
-  const Pool& pool = pools.trainers;
-  double products = 3 * dense_flops_per_sample(work.model) * layout.batch / pool.flops_per_s;
-  double bytes = 4 * dense_parameters(work.model);
-  double inside = std::min(layout.trainers, pool.devices_per_host);
-  double hosts = std::ceil(layout.trainers / pool.devices_per_host);
-  double reduce = 2 * (inside - 1) / inside * bytes / pool.link_bytes_per_s +
-                  2 * (hosts - 1) / hosts * bytes / (pool.network_bytes_per_s * engine.network_share);
-  Dense time;
-  time.compute = products + layout.batch * engine.trainer_sample_s + engine.trainer_step_s;
-  if (layout.dense_sync) time.exposed = std::max(0.0, reduce - products * 2 / 3);
-  return time;
 }
 
 }  // namespace
@@ -111,9 +139,11 @@ Storage storage(const Work& work, const std::vector<Zipf>& tables, const Engine&
 
 Step step(const Work& work, const Pools& pools, const Engine& engine, const Layout& layout, const BatchIds& ids,
           const Storage& held) {
+  if (layout.placement == Placement::trainers) return step_on_devices(work, pools, engine, layout, ids, held);
   Traffic bytes = traffic(engine, layout, ids);
-  Dense own = dense(work, pools, engine, layout);
-  double busiest = busiest_server(layout, ids), n = layout.trainers, share = engine.network_share;
+  DenseTime own = dense_time(work, pools, engine, layout);
+  double busiest = busiest_owner(layout, ids, layout.servers), n = layout.trainers,
+         share = engine.network_share;
   double per_host = std::min(n, pools.trainers.devices_per_host);
   double server_net = pools.servers.network_bytes_per_s * share,
          worker_net = pools.workers.network_bytes_per_s * share;
@@ -150,22 +180,9 @@ Step step(const Work& work, const Pools& pools, const Engine& engine, const Layo
       {"cores of servers", n * busiest * server_s / pools.servers.cores},
       {"network of servers", in_servers},
       {"staleness bound", result.latency_s / layout.staleness}};
-  auto slowest = std::max_element(result.parts.begin(), result.parts.end(),
-                                  [](const Part& a, const Part& b) { return a.seconds < b.seconds; });
-  result.seconds = slowest->seconds;
-  result.bound_by =
-      slowest->name == result.parts[0].name && own.exposed > own.compute ? "dense all-reduce" : slowest->name;
-  result.samples_per_s = n * layout.batch / result.seconds;
-  double even = held.bytes / layout.servers;
-  result.server_bytes = layout.sharding == Sharding::rows ? even : std::max(even, held.largest_table_bytes);
-  result.fits = result.server_bytes <= kMemoryUse * pools.servers.memory_bytes;
-  result.loader_cores = result.samples_per_s * engine.loader_sample_s;
-  double trainer_hosts = std::ceil(n / pools.trainers.devices_per_host);
-  result.usd_per_hour = trainer_hosts * pools.trainers.price_usd_per_hour +
-                        layout.workers * pools.workers.price_usd_per_hour +
-                        layout.servers * pools.servers.price_usd_per_hour;
-  result.watts = trainer_hosts * pools.trainers.watts + layout.workers * pools.workers.watts +
-                 layout.servers * pools.servers.watts;
+  result.server_bytes = fullest_bytes(layout, held, layout.servers);
+  result.trainer = dense_memory(work, layout, ids);
+  finish(pools, engine, layout, own, result);
   return result;
 }
 

@@ -28,6 +28,9 @@ struct Work {
 };
 
 enum class Sharding { rows, tables };  // rows by hash over all servers, or whole tables
+// Where rows live: on embedding servers, or in the memory of the trainers' devices (TorchRec's placement),
+// which then exchange pooled vectors among themselves and need neither servers nor workers.
+enum class Placement { servers, trainers };
 
 struct Layout {
   double servers = 1, workers = 1, trainers = 1;  // hosts, hosts, devices
@@ -37,6 +40,7 @@ struct Layout {
   double wire_bytes = 2;   // of an element between workers and trainers
   double cache_share = 0;  // of a worker's memory, for the hottest rows
   Sharding sharding = Sharding::rows;
+  Placement placement = Placement::servers;
 };
 
 // What does not depend on how many hosts there are: ids of one batch and cache.
@@ -57,6 +61,15 @@ struct Storage {
 };
 Storage storage(const Work& work, const std::vector<Zipf>& tables, const Engine& engine);
 
+// Bytes of the fullest device of a trainer.
+struct TrainerMemory {
+  double dense = 0;        // float32 weights, gradients and Adam's moments of the dense network
+  double activations = 0;  // of a batch, and their gradients
+  double vectors = 0;      // pooled vectors of the batches at hand, and their gradients
+  double tables = 0;       // rows with optimizer state and index, where they live here
+  double total() const { return dense + activations + vectors + tables; }
+};
+
 struct Part {
   const char* name;
   double seconds;
@@ -69,10 +82,14 @@ struct Step {
   std::string bound_by;
   std::vector<Part> parts;  // what each resource needs per step; the largest bounds
   double server_bytes = 0;  // of the fullest server
+  TrainerMemory trainer;
   bool fits = false;
   double loader_cores = 0;
   double usd_per_hour = 0, watts = 0;
 };
+// Of a memory, what rows and networks may fill.
+inline constexpr double kMemoryUse = 0.9;
+
 Step step(const Work& work, const Pools& pools, const Engine& engine, const Layout& layout, const BatchIds& ids,
           const Storage& storage);
 
