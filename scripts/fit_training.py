@@ -45,6 +45,7 @@ SOFTWARE = {
 
 # Families and the correlation of a constant between two members.
 FAMILIES = [
+    (0.6, ["bridge-plain", "megatron-core-0.14"]),  # Megatron-Core without the tuned recipes
     (0.8, ["bridge-", "nemo-", "mlperf-", "megatron-core-"]),
     (0.5, ["megatron-20", "deepspeed-2022", "megascale-"]),
     (0.5, ["llm-foundry-", "fms-", "torchtitan-", "jax-2024"]),
@@ -74,6 +75,8 @@ def predict(tessera, constants, cases, scratch):
 
 def to_toml(constants):
     lines = []
+    if "unseen" in constants:
+        lines += ["[unseen]  # devices without rows", f"half_width = {constants['unseen']['half_width']:.5g}", ""]
     for kind in ("device", "software"):
         for name, table in constants[kind].items():
             lines.append(f'[{kind}."{name}"]')
@@ -121,7 +124,8 @@ def prior_precision(found):
 
 
 def moved(priors, found, theta):
-    constants = {kind: {name: dict(table) for name, table in priors[kind].items()} for kind in priors}
+    constants = {kind: {name: dict(table) for name, table in priors[kind].items()}
+                 for kind in ("device", "software")}
     for (kind, name, key, width, top), x in zip(found, theta):
         constants[kind][name][key] = min(top, priors[kind][name][key] * math.exp(x * width))
     return constants
@@ -257,6 +261,39 @@ def leave_one_model_out(problem, cases):
     return table
 
 
+def leave_one_device_out(problem):
+    """Each device left out in turn: its constants are then what the priors and its family say. The width of the
+    interval on an unseen device is the 90th percentile of the errors on calibration rows; test rows say how many of
+    theirs it covers."""
+    table, everything = [], problem.weights
+    for device in sorted({row["device"] for row in problem.rows}):
+        problem.weights = everything * [row["device"] != device for row in problem.rows]
+        own, _ = fit(problem, 2)
+        rows = [row for row in problem.predictions(own) if row["predicted"] and row["device"] == device
+                and row["published"]["step_time_s"]]
+        table += [{"device": device, "calibration": row["calibration"],
+                   "error": math.log(row["predicted"]["step_time_s"] / row["published"]["step_time_s"])} for row in rows]
+        print(f"without {device}: {100 * numpy.mean([abs(x['error']) for x in table if x['device'] == device]):.1f} %",
+              file=sys.stderr, flush=True)
+    problem.weights = everything
+    # A device counts once, however many rows it has: the next unseen one is one device, too.
+    errors, weights = [], []
+    for device in {x["device"] for x in table}:
+        own = [abs(x["error"]) for x in table if x["device"] == device and x["calibration"]]
+        errors += own
+        weights += [1 / len(own)] * len(own)
+    order = numpy.argsort(errors)
+    share = numpy.cumsum(numpy.array(weights)[order]) / sum(weights)
+    width = numpy.array(errors)[order][numpy.searchsorted(share, 0.9)]
+    devices = []
+    for device in sorted({x["device"] for x in table}):
+        test = [abs(x["error"]) for x in table if x["device"] == device and not x["calibration"]]
+        devices.append({"device": device, "test_rows": len(test),
+                        "mean_abs_pct": round(100 * float(numpy.mean(test)), 2) if test else None,
+                        "covered": int(sum(x <= width for x in test))})
+    return {"half_width": round(math.exp(width) - 1, 3), "devices": devices}
+
+
 def set_half_widths(constants, rows, value):
     """Ninety per cent of residuals of a generation, shrunk towards those of all with the weight of ten rows."""
     def quantile(list_):
@@ -269,6 +306,13 @@ def set_half_widths(constants, rows, value):
         table["half_width"] = round(math.exp(1.25 * width) - 1, 3)
 
 
+def write_constants(path, constants):
+    note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
+            "# data/published/training_cases.csv; do not edit by hand.\n")
+    with open(path, "w") as file:
+        file.write(note + to_toml(constants))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tessera", required=True)
@@ -279,6 +323,8 @@ def main():
     parser.add_argument("--leave-out", default="", help="start of a source whose rows are not used")
     parser.add_argument("--start", default="", help="constants of an earlier fit to start from")
     parser.add_argument("--leave-one-source-out", default="", metavar="JSON", help="write that study too")
+    parser.add_argument("--leave-one-device-out", default="", metavar="JSON",
+                        help="the same by device; it gives the interval on devices that no row has shown")
     parser.add_argument("--leave-one-model-out", default="", metavar="JSON", help="the same by model, for two sets")
     args = parser.parse_args()
     with open(args.priors, "rb") as file:
@@ -288,16 +334,21 @@ def main():
         theta, value = fit(problem, args.rounds, start_of(problem, args.start))
         constants = moved(priors, problem.found, theta)
         set_half_widths(constants, problem.rows, value)
+        for name, table in constants["device"].items():
+            table["rows"] = sum(row["device"] == name for row in problem.rows)
+        constants["unseen"] = {"half_width": priors["unseen"]["half_width"]}
+        if args.leave_one_device_out:
+            study = leave_one_device_out(problem)
+            constants["unseen"]["half_width"] = study["half_width"]
+            with open(args.leave_one_device_out, "w") as file:
+                json.dump(study, file, indent=1)
+        write_constants(args.out, constants)
         if args.leave_one_source_out:
             with open(args.leave_one_source_out, "w") as file:
                 json.dump(leave_one_source_out(problem), file, indent=1)
         if args.leave_one_model_out:
             with open(args.leave_one_model_out, "w") as file:
                 json.dump(leave_one_model_out(problem, args.cases), file, indent=1)
-    note = ("# Made by scripts/fit_training.py from training_priors.toml on the calibration part of\n"
-            "# data/published/training_cases.csv; do not edit by hand.\n")
-    with open(args.out, "w") as file:
-        file.write(note + to_toml(constants))
 
 
 if __name__ == "__main__":

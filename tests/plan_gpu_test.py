@@ -93,8 +93,57 @@ def test_rankings_are_in_order_and_fit(run_tessera):
                       "--batch", 2048, "--json", "-")
     results = json.loads(run.stdout)["results"]
     times = [one["step_time_s"] for one in results]
-    assert times == sorted(times) and len(times) > 3
+    assert len(times) > 3
+    assert all(a <= b * (1 + 1e-6) for a, b in zip(times, times[1:])), "of equal times the smaller layout is first"
     assert all(one["fits"] and one["memory_gib"]["peak"] <= 141e9 / 2**30 for one in results)
+
+
+@pytest.mark.parametrize("cluster", ["h100", "cpu"])
+def test_memory_by_stage_means_the_same_on_gpus_and_hosts(run_tessera, tmp_path, cluster):
+    config = {"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
+              "num_key_value_heads": 4, "intermediate_size": 688, "vocab_size": 32000, "max_position_embeddings": 512}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    run = run_tessera("plan", "train", "--model", path, "--cluster", cluster, "--gpus", 4, "--seq", 512,
+                      "--batch", 16, "--layout", "dp=1,pp=4" if cluster == "h100" else "pp=4", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    memory = json.loads(run.stdout)["results"][0]["memory_gib"]
+    assert len(memory["by_stage"]) == 4 and memory["peak"] == pytest.approx(max(memory["by_stage"]))
+    for whole, parts in zip(memory["by_stage"], memory["parts_by_stage"], strict=True):
+        assert {"parameters", "gathered", "optimizer", "gradients", "activations", "workspace"} <= set(parts)
+        assert sum(parts.values()) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("schedule, chunks", [("zb_v", "2"), ("zb-h1", "1"), ("dualpipe", "2")])
+def test_zero_bubble_schedules_are_evaluated_and_wait_less(run_tessera, schedule, chunks):
+    def best(name):
+        run = run_tessera("plan", "train", "--model", "gpt3-175b", "--cluster", "h100", "--gpus", 64, "--seq", 2048,
+                          "--batch", 64, "--layout", f"dp=1,tp=8,pp=8,schedule={name}", "--json", "-")
+        assert run.returncode in (0, 1), run.stderr
+        return json.loads(run.stdout)
+
+    plain, other = best("1f1b"), best(schedule)
+    if schedule == "dualpipe":  # two copies of the weights
+        assert other["infeasible"][0]["needed"] > plain["results"][0]["memory_gib"]["peak"]
+        return
+    assert other["results"][0]["breakdown"]["bubble"] < 0.7 * plain["results"][0]["breakdown"]["bubble"]
+    assert other["results"][0]["layout"]["schedule"] == schedule.replace("_", "-")
+
+
+def test_search_tries_the_schedules_that_it_is_told(run_tessera):
+    args = ["plan", "train", "--model", "gpt3-175b", "--cluster", "h100", "--gpus", 64, "--seq", 2048, "--batch", 64,
+            "--json", "-", "--top", 50]
+    tried = {}
+    for schedules in ("", "all", "zb-v,gpipe"):
+        run = run_tessera(*args, *(["--schedules", schedules] if schedules else []))
+        assert run.returncode == 0, run.stderr
+        tried[schedules] = {one["layout"]["schedule"] for one in json.loads(run.stdout)["results"]
+                            if one["layout"]["pp"] > 1}
+    assert tried[""] == {"1f1b"}
+    assert "zb-v" in tried["all"] and "1f1b" in tried["all"]
+    assert tried["zb-v,gpipe"] <= {"zb-v", "gpipe"}
+    wrong = run_tessera(*args, "--schedules", "zb-w")
+    assert wrong.returncode != 0 and "zb-v" in wrong.stderr
 
 
 def test_contradictory_layout_names_both_figures(run_tessera):

@@ -54,7 +54,7 @@ def plan():
     def result(layout, seconds):
         return {"layout": {"dp": 1, "fsdp": 1, "tp": 1, "pp": 1, "cp": 1, "ep": 1, "schedule": "1f1b", "recompute": "none", **layout},
                 "step_time_s": seconds, "step_time_s_low": seconds * 0.9, "step_time_s_high": seconds * 1.1,
-                "tokens_per_s_per_gpu": 3072 / seconds / 4, "memory_gib": {"peak": 0.088, "by_stage": [{"total": 0.088}, {"total": 0.066}]},
+                "tokens_per_s_per_gpu": 3072 / seconds / 4, "memory_gib": {"peak": 0.088, "by_stage": [0.088, 0.066]},
                 "breakdown": {"compute": 0.7, "ep": 0.05, "pp": 0.02, "dp": 0.06, "bubble": 0.08, "optimizer": 0.03},
                 "provenance": [{"figure": "gemm", "source": "measured here: kernels of avx2"}]}
     return {"results": [result({"fsdp": 4, "ep": 4}, 0.88), result({"fsdp": 2, "pp": 2, "ep": 2}, 0.94), result({"dp": 4}, 1.1)]}

@@ -20,6 +20,7 @@ namespace {
 
 struct TrainOptions {
   std::string model, cluster = "cpu", layout, precision = "auto", numerics = "fast", json, html, emit, software;
+  std::string schedules;
   std::string failures, site, objective = "time", space = "default";
   double tokens = 0, max_days = 0;
   int64_t gpus = 1, min_gpus = 0, seq = 4096, batch = 0, micro_batch = 0, top = 10, threads = 0;
@@ -88,6 +89,7 @@ Status run_on_gpus(const TrainOptions& o) {
                             .layout = o.layout,
                             .precision = o.precision,
                             .software = o.software,
+                            .schedules = o.schedules,
                             .json = o.json,
                             .html = o.html,
                             .emit = o.emit,
@@ -156,6 +158,10 @@ void add_plan_train(CLI::App& plan_command) {
   command->add_option("--max-days", options->max_days, "Limit of the whole run, with --tokens (GPUs)");
   command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
   command->add_option(
+      "--schedules", options->schedules,
+      "Pipelines to try (GPUs): 1f1b, gpipe, zb-h1, zb-h2, zb-v, dualpipe joined by commas, or all "
+      "(default: those that the software runs)");
+  command->add_option(
       "--failures", options->failures,
       "Over the defaults (GPUs): restart_s=, spare_hosts=, checkpoint=storage, interval_s=, ...");
   command->add_option("--site", options->site,
@@ -174,6 +180,8 @@ void add_plan_train(CLI::App& plan_command) {
       "                     --tokens 15.6e12 --html plan.html\n"
       "  tessera plan train --model llama-3.1-70b --cluster h100 --gpus 4096 --seq 8192 --batch 1024 \\\n"
       "                     --tokens 1e12 --objective cost --min-gpus 256 --max-days 30\n"
+      "  tessera plan train --model deepseek-v3 --cluster h800 --gpus 2048 --seq 4096 --batch 15360 \\\n"
+      "                     --precision fp8_block --schedules all\n"
       "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 16\n"
       "  tessera plan train --model qwen3-30b-a3b --cluster h200 --gpus 16 --seq 4096 --batch 512 \\\n"
       "                     --layout fsdp=16,ep=8 --micro-batch 2\n"

@@ -56,6 +56,9 @@ Result<plan::GpuPlanRequest> make_request(const GpuTrainOptions& options) {
   if (!options.software.empty()) {
     TESSERA_ASSIGN_OR_RETURN(request.software, plan::software_by_name(options.software));
   }
+  if (!options.schedules.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(request.schedules, plan::parse_pipeline_kinds(options.schedules));
+  }
   TESSERA_ASSIGN_OR_RETURN(request.work.precision, precision_of(options));
   request.work.seq = options.seq, request.work.global_batch = options.batch;
   request.options = current_options(request.software, request.cluster.device);

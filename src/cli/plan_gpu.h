@@ -9,7 +9,7 @@
 namespace tessera::cli {
 
 struct GpuTrainOptions {
-  std::string model, cluster, layout, precision = "auto", software, json, html, emit, failures, site;
+  std::string model, cluster, layout, precision = "auto", software, schedules, json, html, emit, failures, site;
   std::string objective = "time", space = "default";
   int64_t gpus = 1, min_gpus = 0, seq = 4096, batch = 0, micro_batch = 0, top = 10;
   double tokens = 0, max_days = 0;

@@ -114,7 +114,10 @@ const char* to_string(Numerics numerics) {
 Result<PipelineSchedule> parse_schedule(std::string_view text) {
   if (text == "gpipe") return PipelineSchedule::gpipe;
   if (text == "1f1b") return PipelineSchedule::one_f_one_b;
-  return invalid("layout: schedule={}: expected gpipe or 1f1b", text);
+  return invalid(
+      "layout: schedule={}: the trainer runs gpipe or 1f1b; zb-h1, zb-h2, zb-v, v-half, v-min and dualpipe can "
+      "be planned for GPU clusters only",
+      text);
 }
 
 Result<Recompute> parse_recompute(std::string_view text) {

@@ -40,6 +40,20 @@ TEST(RunCost, EnergyAndCarbonOfPublishedRunsAreWithinTwoPercent) {
   EXPECT_NEAR((first.co2_t + second.co2_t) / 271.4, 1, 0.02);
 }
 
+// Luccioni et al. (arXiv 2211.02001), table 4, which gives energy and intensity and no hours: Gopher's 1,066
+// MWh are those of the devices, OPT's 324 MWh those at the meter. GLaM's 456 MWh and 40.2 t come without an
+// intensity.
+TEST(RunCost, CarbonOfGopherAndOptFollowsFromTheirEnergyWithinTwoPercent) {
+  auto tonnes = [](double pue, double kg_per_kwh, double devices, double device_mwh) {
+    double watts = 300, hours = device_mwh * 1e6 / (devices * watts);
+    return measured_cost(site_with(pue, kg_per_kwh), devices, hours * kHour, watts).co2_t;
+  };
+  EXPECT_NEAR(tonnes(1.00, 0.330, 4096, 1066) / 352, 1, 0.02);
+  EXPECT_NEAR(tonnes(1.08, 0.330, 4096, 1066) / 380, 1, 0.02);
+  EXPECT_NEAR(tonnes(1.00, 0.231, 992, 324 / 1.09) / 70, 1, 0.02);
+  EXPECT_NEAR(tonnes(1.09, 0.231, 992, 324 / 1.09) / 76, 1, 0.02);
+}
+
 // BLOOM (arXiv 2211.02001): 1,082,990 A100 hours, 433 MWh and 24.7 t of electricity, 11.2 t of manufacture.
 TEST(RunCost, BloomsElectricityAndHardwareAreWithinTwoPercent) {
   GpuCluster jean_zay = *at_site(*load_gpu_cluster("a100-80g"), "pue=1,grid_kg_per_kwh=0.057");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "schedule/recurrence.h"
+
 namespace tessera::plan {
 namespace {
 

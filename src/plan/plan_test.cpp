@@ -9,6 +9,7 @@
 #include "plan/activations.h"
 #include "plan/pipeline.h"
 #include "plan/shapes.h"
+#include "schedule/recurrence.h"
 
 namespace tessera::plan {
 namespace {
@@ -361,7 +362,7 @@ TEST(Search, FindsEveryValidLayoutOnceFastestFirst) {
     double last = 0;
     for (const Prediction& p : result->ranked) {
       EXPECT_TRUE(found.insert(to_string(p.layout)).second);
-      EXPECT_GE(p.step_time_s, last);
+      EXPECT_GE(static_cast<float>(p.step_time_s), static_cast<float>(last));
       last = p.step_time_s;
     }
     EXPECT_EQ(found, valid_by_brute_force(request)) << processes;

@@ -42,16 +42,17 @@ json breakdown_json(const StepTime& time) {
 }
 
 json memory_json(const Prediction& p) {
-  json by_stage = json::array();
-  for (const MemoryByClass& m : p.memory_by_stage)
-    by_stage.push_back({{"total", m.total() / kGiB},
-                        {"weights", m.weights / kGiB},
-                        {"gathered", m.gathered / kGiB},
-                        {"optimizer", m.optimizer / kGiB},
-                        {"gradients", m.gradients / kGiB},
-                        {"activations", m.activations / kGiB},
-                        {"workspace", m.workspace / kGiB}});
-  return {{"peak", p.peak_bytes / kGiB}, {"by_stage", by_stage}};
+  json by_stage = json::array(), parts = json::array();
+  for (const MemoryByClass& m : p.memory_by_stage) {
+    by_stage.push_back(m.total() / kGiB);
+    parts.push_back({{"parameters", m.weights / kGiB},
+                     {"gathered", m.gathered / kGiB},
+                     {"optimizer", m.optimizer / kGiB},
+                     {"gradients", m.gradients / kGiB},
+                     {"activations", m.activations / kGiB},
+                     {"workspace", m.workspace / kGiB}});
+  }
+  return {{"peak", p.peak_bytes / kGiB}, {"by_stage", by_stage}, {"parts_by_stage", parts}};
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ std::optional<double> predicted_peak_bytes(const RunFiles& files, size_t rank) {
   const Json& stages = list_at(*prediction, "memory_gib.by_stage");
   if (layout.ok()) {
     auto stage = static_cast<size_t>(coordinate_of(*layout, static_cast<int64_t>(rank)).pp);
-    auto gib = stage < stages.size() ? number_at(stages[stage], "total") : std::nullopt;
+    auto gib = stage < stages.size() ? number_at(stages[stage], "") : std::nullopt;
     if (gib) return *gib * kGib;
   }
   auto peak = number_at(*prediction, "memory_gib.peak");

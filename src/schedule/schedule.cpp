@@ -1,123 +1,154 @@
 #include "schedule/schedule.h"
 
 #include <algorithm>
-#include <limits>
+#include <array>
+
+#include "schedule/recurrence.h"
+#include "schedule/tables.h"
 
 namespace tessera {
 namespace {
 
-std::vector<Action> gpipe_stage(int64_t stage, int64_t slots) {
-  std::vector<Action> actions;
-  for (int64_t slot = 0; slot < slots; ++slot) actions.push_back({Action::forward, stage, slot});
-  for (int64_t slot = 0; slot < slots; ++slot) actions.push_back({Action::backward, stage, slot});
-  return actions;
+tables::Row row_of(PipelineKind kind, int64_t stage, int64_t stages, int64_t chunks, int64_t slots) {
+  switch (kind) {
+    case PipelineKind::gpipe:
+      return tables::gpipe(slots);
+    case PipelineKind::zb_h1:
+      return tables::zero_bubble(stage, stages, slots, 1);
+    case PipelineKind::zb_h2:
+      return tables::zero_bubble(stage, stages, slots, 2);
+    case PipelineKind::zb_v:
+      return tables::zero_bubble_v(stage, stages, slots);
+    case PipelineKind::dualpipe:
+      return tables::dualpipe(stage, stages, slots);
+    default:
+      return tables::one_f_one_b(stage, stages, chunks, slots);
+  }
 }
 
-std::vector<Action> one_f_one_b_stage(int64_t stage, int64_t stages, int64_t slots) {
-  std::vector<Action> actions;
-  int64_t warm_up = std::min(stages - stage, slots), next_forward = 0;
-  while (next_forward < warm_up) actions.push_back({Action::forward, stage, next_forward++});
-  for (int64_t slot = 0; slot < slots; ++slot) {
-    actions.push_back({Action::backward, stage, slot});
-    if (next_forward < slots) actions.push_back({Action::forward, stage, next_forward++});
-  }
-  return actions;
+// How often a stage has run each kind of action on one chunk and slot.
+using Counts = std::array<int, 4>;
+
+bool is_apart(const Counts& counts) {
+  return counts[Action::backward_input] > 0 || counts[Action::backward_weight] > 0;
 }
 
-constexpr double kNotYet = -1;
+Status check_order(const Action& action, const Counts& before, int64_t last_backward) {
+  bool backward = action.kind == Action::backward || action.kind == Action::backward_input;
+  if (backward && before[Action::forward] == 0)
+    return invalid("schedule: stage {} runs the backward of slot {} before its forward", action.stage,
+                   action.slot);
+  if (action.kind == Action::backward_weight && before[Action::backward_input] == 0)
+    return invalid("schedule: stage {} runs the weights of slot {} before its inputs", action.stage,
+                   action.slot);
+  if (backward && action.slot < last_backward)
+    return invalid("schedule: stage {} runs backwards out of order", action.stage);
+  return {};
+}
 
-// End times of all actions by stage, kind and slot while the recurrence runs.
-struct Times {
-  Times(int64_t stages, int64_t slots)
-      : slots_(slots), end_(static_cast<size_t>(2 * stages * slots), kNotYet) {}
-  double& at(int64_t stage, Action::Kind kind, int64_t slot) {
-    return end_[static_cast<size_t>((stage * 2 + (kind == Action::backward)) * slots_ + slot)];
+Status check_once(const Schedule& schedule, int64_t stage, int64_t chunk, int64_t slot, const Counts& counts) {
+  int expected = schedule.runs(chunk, slot) ? 1 : 0;
+  int inputs = counts[Action::backward] + counts[Action::backward_input];
+  bool weights = !is_apart(counts) || counts[Action::backward_weight] == expected;
+  if (counts[Action::forward] == expected && inputs == expected && weights) return {};
+  return invalid("schedule: stage {} does not run each of {} slots once: slot {}, chunk {}", stage,
+                 schedule.slots, slot, chunk);
+}
+
+Status check_pairs(const std::vector<Action>& row) {
+  for (size_t i = 0; i < row.size(); ++i) {
+    if (!row[i].paired) continue;
+    bool pair = i + 1 < row.size() && row[i].kind == Action::forward && row[i + 1].kind == Action::backward &&
+                row[i + 1].paired;
+    if (!pair)
+      return invalid("schedule: stage {}: action {} is paired with nothing that runs beside it", row[i].stage,
+                     i);
+    ++i;
   }
+  return {};
+}
 
- private:
-  int64_t slots_;
-  std::vector<double> end_;
-};
-
-// When the input of an action is there, or kNotYet.
-double input_ready(const Action& action, int64_t stages, double transfer_s, Times& times) {
-  if (action.kind == Action::forward) {
-    if (action.stage == 0) return 0;
-    double sent = times.at(action.stage - 1, Action::forward, action.slot);
-    return sent == kNotYet ? kNotYet : sent + transfer_s;
+Status check_row(const Schedule& schedule, int64_t stage) {
+  const auto& row = schedule.table[static_cast<size_t>(stage)];
+  std::vector<Counts> counts(static_cast<size_t>(schedule.chunks * schedule.slots), Counts{});
+  std::vector<int64_t> last_backward(static_cast<size_t>(schedule.chunks), -1);
+  for (const Action& action : row) {
+    if (action.stage != stage)
+      return invalid("schedule: row {} holds an action of stage {}", stage, action.stage);
+    if (action.slot < 0 || action.slot >= schedule.slots)
+      return invalid("schedule: stage {} runs slot {} of {}", stage, action.slot, schedule.slots);
+    if (action.chunk < 0 || action.chunk >= schedule.chunks)
+      return invalid("schedule: stage {} runs chunk {} of {}", stage, action.chunk, schedule.chunks);
+    auto chunk = static_cast<size_t>(action.chunk);
+    Counts& of_slot = counts[chunk * static_cast<size_t>(schedule.slots) + static_cast<size_t>(action.slot)];
+    TESSERA_RETURN_IF_ERROR(check_order(action, of_slot, last_backward[chunk]));
+    ++of_slot[action.kind];
+    if (action.kind == Action::backward || action.kind == Action::backward_input)
+      last_backward[chunk] = action.slot;
   }
-  if (times.at(action.stage, Action::forward, action.slot) == kNotYet) return kNotYet;
-  if (action.stage == stages - 1) return times.at(action.stage, Action::forward, action.slot);
-  double sent = times.at(action.stage + 1, Action::backward, action.slot);
-  return sent == kNotYet ? kNotYet : sent + transfer_s;
+  for (int64_t chunk = 0; chunk < schedule.chunks; ++chunk)
+    for (int64_t slot = 0; slot < schedule.slots; ++slot)
+      TESSERA_RETURN_IF_ERROR(
+          check_once(schedule, stage, chunk, slot, counts[static_cast<size_t>(chunk * schedule.slots + slot)]));
+  return check_pairs(row);
+}
+
+bool holds_no_more(const HeldSlots& a, const HeldSlots& b) {
+  for (size_t chunk = 0; chunk < a.kept.size(); ++chunk)
+    if (a.kept[chunk] > b.kept[chunk] || a.deferred[chunk] > b.deferred[chunk]) return false;
+  return true;
+}
+
+void add_peak(std::vector<HeldSlots>& peaks, const HeldSlots& now) {
+  for (const HeldSlots& peak : peaks)
+    if (holds_no_more(now, peak)) return;
+  std::erase_if(peaks, [&](const HeldSlots& peak) { return holds_no_more(peak, now); });
+  peaks.push_back(now);
 }
 
 }  // namespace
 
-Schedule make_schedule(PipelineSchedule kind, int64_t stages, int64_t slots) {
-  Schedule schedule{stages, slots, {}};
-  for (int64_t stage = 0; stage < stages; ++stage)
-    schedule.table.push_back(kind == PipelineSchedule::gpipe ? gpipe_stage(stage, slots)
-                                                             : one_f_one_b_stage(stage, stages, slots));
+bool Schedule::runs(int64_t chunk, int64_t slot) const {
+  return kind != PipelineKind::dualpipe || (slot < slots / 2) == (chunk == 0);
+}
+
+bool has_table(PipelineKind kind) {
+  return kind != PipelineKind::v_half && kind != PipelineKind::v_min;
+}
+
+Status check_table(PipelineKind kind, int64_t stages, int64_t chunks, int64_t slots) {
+  if (kind == PipelineKind::one_f_one_b && chunks > 1 && slots % stages != 0)
+    return invalid("layout: pp={} does not divide micro-batches of a replica = {}", stages, slots);
+  if (kind != PipelineKind::dualpipe) return {};
+  if (stages % 2 != 0) return invalid("layout: dualpipe needs an even number of stages; pp={}", stages);
+  if (slots % 2 != 0 || slots < 2 * stages)
+    return invalid(
+        "layout: dualpipe on pp={} needs an even number of at least {} micro-batches of a replica, "
+        "got {}",
+        stages, 2 * stages, slots);
+  return {};
+}
+
+Schedule make_schedule(PipelineKind kind, int64_t stages, int64_t chunks, int64_t slots) {
+  Schedule schedule{.stages = stages, .slots = slots, .table = {}, .kind = kind, .chunks = chunks};
+  for (int64_t stage = 0; stage < stages; ++stage) {
+    schedule.table.push_back(row_of(kind, stage, stages, chunks, slots));
+    for (Action& action : schedule.table.back()) action.stage = stage;
+  }
   return schedule;
 }
 
-double makespan(const Schedule& schedule, const std::vector<double>& forward_s,
-                const std::vector<double>& backward_s, double transfer_s,
-                std::vector<std::vector<double>>* finish) {
-  Times times(schedule.stages, schedule.slots);
-  std::vector<size_t> next(schedule.table.size(), 0);
-  std::vector<double> free_at(schedule.table.size(), 0);
-  if (finish) finish->assign(schedule.table.size(), {});
-  double last = 0;
-  for (bool moved = true; moved;) {
-    moved = false;
-    for (size_t stage = 0; stage < schedule.table.size(); ++stage) {
-      while (next[stage] < schedule.table[stage].size()) {
-        const Action& action = schedule.table[stage][next[stage]];
-        double ready = input_ready(action, schedule.stages, transfer_s, times);
-        if (ready == kNotYet) break;
-        double cost = action.kind == Action::forward ? forward_s[stage] : backward_s[stage];
-        double end = std::max(ready, free_at[stage]) + cost;
-        times.at(action.stage, action.kind, action.slot) = free_at[stage] = end;
-        if (finish) (*finish)[stage].push_back(end);
-        last = std::max(last, end);
-        ++next[stage];
-        moved = true;
-      }
-    }
-  }
-  for (size_t stage = 0; stage < schedule.table.size(); ++stage)
-    if (next[stage] < schedule.table[stage].size()) return std::numeric_limits<double>::infinity();  // deadlock
-  return last;
+Schedule make_schedule(PipelineSchedule kind, int64_t stages, int64_t slots) {
+  bool gpipe = kind == PipelineSchedule::gpipe;
+  return make_schedule(gpipe ? PipelineKind::gpipe : PipelineKind::one_f_one_b, stages, 1, slots);
 }
 
 Status validate(const Schedule& schedule) {
   if (schedule.table.size() != static_cast<size_t>(schedule.stages))
     return invalid("schedule: {} rows for {} stages", schedule.table.size(), schedule.stages);
-  for (int64_t stage = 0; stage < schedule.stages; ++stage) {
-    const auto& row = schedule.table[static_cast<size_t>(stage)];
-    std::vector<int64_t> forwards, backwards;
-    for (const Action& action : row) {
-      if (action.stage != stage)
-        return invalid("schedule: row {} holds an action of stage {}", stage, action.stage);
-      if (action.slot < 0 || action.slot >= schedule.slots)
-        return invalid("schedule: stage {} runs slot {} of {}", stage, action.slot, schedule.slots);
-      if (action.kind == Action::backward && std::count(forwards.begin(), forwards.end(), action.slot) == 0)
-        return invalid("schedule: stage {} runs the backward of slot {} before its forward", stage,
-                       action.slot);
-      (action.kind == Action::forward ? forwards : backwards).push_back(action.slot);
-    }
-    if (!std::is_sorted(backwards.begin(), backwards.end()))
-      return invalid("schedule: stage {} runs backwards out of order", stage);
-    std::sort(forwards.begin(), forwards.end());
-    for (auto* list : {&forwards, &backwards})
-      if (static_cast<int64_t>(list->size()) != schedule.slots ||
-          std::adjacent_find(list->begin(), list->end()) != list->end())
-        return invalid("schedule: stage {} does not run each of {} slots once", stage, schedule.slots);
-  }
-  std::vector<double> unit(schedule.table.size(), 1);
-  if (makespan(schedule, unit, unit, 0) == std::numeric_limits<double>::infinity())
+  for (int64_t stage = 0; stage < schedule.stages; ++stage) TESSERA_RETURN_IF_ERROR(check_row(schedule, stage));
+  auto pieces = static_cast<size_t>(pieces_of(schedule.kind, schedule.stages, schedule.chunks));
+  if (schedule.slots > 0 && spans(schedule, std::vector<PieceTime>(pieces, {1, 1, 1}), 0).empty())
     return invalid("schedule: stages wait for each other in a circle");
   return {};
 }
@@ -125,17 +156,36 @@ Status validate(const Schedule& schedule) {
 int64_t peak_slots_in_flight(const Schedule& schedule, int64_t stage) {
   int64_t now = 0, peak = 0;
   for (const Action& action : schedule.table[static_cast<size_t>(stage)]) {
-    now += action.kind == Action::forward ? 1 : -1;
+    if (action.kind == Action::forward) ++now;
+    if (action.kind == Action::backward || action.kind == Action::backward_weight) --now;
     peak = std::max(peak, now);
   }
   return peak;
 }
 
+std::vector<HeldSlots> peaks_in_flight(const Schedule& schedule, int64_t stage) {
+  std::vector<HeldSlots> peaks;
+  std::vector<int64_t> none(static_cast<size_t>(schedule.chunks), 0);
+  HeldSlots now{.kept = none, .deferred = none};
+  for (const Action& action : schedule.table[static_cast<size_t>(stage)]) {
+    auto chunk = static_cast<size_t>(action.chunk);
+    if (action.kind == Action::forward) ++now.kept[chunk];
+    if (action.kind == Action::backward || action.kind == Action::backward_input) --now.kept[chunk];
+    if (action.kind == Action::backward_input) ++now.deferred[chunk];
+    if (action.kind == Action::backward_weight) --now.deferred[chunk];
+    if (action.kind == Action::forward || action.kind == Action::backward_input) add_peak(peaks, now);
+  }
+  return peaks;
+}
+
 std::string draw(const Schedule& schedule) {
   std::string text;
   for (const auto& row : schedule.table) {
-    for (const Action& action : row)
-      text += fmt::format("{}{} ", action.kind == Action::forward ? 'F' : 'B', action.slot);
+    for (const Action& action : row) {
+      text += fmt::format("{}{}", "FBIW"[action.kind], action.slot);
+      if (action.chunk > 0) text += fmt::format(".{}", action.chunk);
+      text += action.paired && action.kind == Action::forward ? '+' : ' ';
+    }
     text.back() = '\n';
   }
   return text;

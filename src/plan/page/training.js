@@ -28,7 +28,8 @@
     charts.cloud("memory-speed", { name: "GiB of the fullest device", type: "log" }, { name: "tokens/s per device" },
       groups.filter((g) => g.data.length), [], (v) => tooltip(v[2]));
   }
-  // A row for each stage, a box for each action: [kind, chunk, micro-batch, start, end].
+  // A row for each stage, a box for each action: [kind, chunk, micro-batch, start, end, paired]. A pair shares its time:
+  // the forward is the upper half, the backward the lower.
   const kinds = [["forward", "#2a6fbb"], ["backward", "#2c8a57"], ["backward, inputs", "#2c8a57"], ["backward, weights", "#b8860b"]];
   function timeline() {
     if (!plan.timeline) return;
@@ -39,13 +40,13 @@
       const scale = (width - left - 6) / end, at = (t) => left + t * scale;
       let boxes = "", numbers = "";
       stages.forEach((actions, s) => {
-        const y = s * high + 1;
-        actions.forEach(([kind, chunk, micro, start, stop]) => {
+        actions.forEach(([kind, chunk, micro, start, stop, paired]) => {
+          const tall = paired ? (high - 2) / 2 : high - 2, y = s * high + 1 + (paired && kind ? tall : 0);
           const w = Math.max(0.3, (stop - start) * scale - (((stop - start) * scale > 3) ? 0.8 : 0));
           const shade = 1 - 0.45 * chunk / plan.timeline.chunks;
-          boxes += `<rect x="${at(start).toFixed(1)}" y="${y}" width="${w.toFixed(1)}" height="${(high - 2).toFixed(1)}" fill="${kinds[kind][1]}" opacity="${shade.toFixed(2)}"/>`;
-          if (w > 13 && high > 12)
-            numbers += `<text x="${(at(start) + w / 2).toFixed(1)}" y="${(y + high / 2 + 3).toFixed(1)}" text-anchor="middle">${micro + 1}</text>`;
+          boxes += `<rect x="${at(start).toFixed(1)}" y="${y.toFixed(1)}" width="${w.toFixed(1)}" height="${tall.toFixed(1)}" fill="${kinds[kind][1]}" opacity="${shade.toFixed(2)}"/>`;
+          if (w > 13 && tall > 10)
+            numbers += `<text x="${(at(start) + w / 2).toFixed(1)}" y="${(y + tall / 2 + 4).toFixed(1)}" text-anchor="middle">${micro + 1}</text>`;
         });
       });
       let axis = "";
@@ -61,7 +62,8 @@
       place.onpointermove = place.onpointerdown = (event) => {
         const box = place.getBoundingClientRect(), stage = Math.floor((event.clientY - box.top) / high);
         const t = (event.clientX - box.left - left) / scale;
-        const found = (stages[stage] || []).find((a) => a[3] <= t && t < a[4]);
+        const lower = (event.clientY - box.top) % high > high / 2;
+        const found = (stages[stage] || []).find((a) => a[3] <= t && t < a[4] && (!a[5] || lower === a[0] > 0));
         hint.textContent = found ? `stage ${stage}: ${kinds[found[0]][0]} of micro-batch ${found[2] + 1}` +
           (plan.timeline.chunks > 1 ? `, chunk ${found[1] + 1} of ${plan.timeline.chunks}` : "") +
           `, ${number(found[3])} to ${number(found[4])} s` : "";

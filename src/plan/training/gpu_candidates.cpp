@@ -105,7 +105,24 @@ void add_with_partial_recomputation(std::vector<TrainingLayout>& members, Traini
   }
 }
 
+// Schedules other than 1F1B, where their tables can be made.
+void add_other_schedules(std::vector<TrainingLayout>& members, TrainingLayout layout,
+                         const std::vector<PipelineKind>& schedules, int64_t layers, int64_t slots) {
+  layout.virtual_stages = 1;
+  for (PipelineKind kind : schedules) {
+    int64_t chunks = chunks_of(kind, 1), pieces = pieces_of(kind, layout.pp, chunks);
+    if (kind == PipelineKind::one_f_one_b || layout.pp == 1 || pieces > layers) continue;
+    if (!check_table(kind, layout.pp, chunks, slots).ok()) continue;
+    layout.schedule = kind;
+    add_with_partial_recomputation(members, layout, layers / pieces);
+  }
+}
+
 }  // namespace
+
+std::vector<PipelineKind> schedules_tried(const GpuPlanRequest& request) {
+  return request.schedules.empty() ? request.software.schedules : request.schedules;
+}
 
 std::vector<CandidateGroup> candidate_groups(const GpuPlanRequest& request) {
   std::vector<CandidateGroup> all;
@@ -120,15 +137,21 @@ std::vector<TrainingLayout> group_members(const GpuPlanRequest& request, const C
   std::vector<TrainingLayout> members;
   TrainingLayout layout = group.layers;
   int64_t layers = request.model.layers(), batch = request.work.global_batch;
+  std::vector<PipelineKind> schedules = schedules_tried(request);
+  bool plain = std::count(schedules.begin(), schedules.end(), PipelineKind::one_f_one_b) > 0;
   for (int64_t pp : pipeline_depths(layers, group.gpus / (layout.tp * layout.cp))) {
     int64_t replicas = group.gpus / (layout.tp * layout.cp * pp);
     if (batch % (replicas * layout.micro_batch) != 0) continue;
     if (replicas * layout.cp * layout.tp % layout.ep != 0) continue;
     layout.pp = pp, layout.dp = replicas, layout.fsdp = 1, layout.sharding = Sharding::optimizer;
-    for (int64_t chunks : virtual_stages(layers, pp, batch / replicas / layout.micro_batch)) {
-      layout.virtual_stages = chunks;
-      add_with_partial_recomputation(members, layout, layers / pp / chunks);
-    }
+    int64_t slots = batch / replicas / layout.micro_batch;
+    // One stage is the same under every schedule.
+    if (plain || pp == 1)
+      for (int64_t chunks : virtual_stages(layers, pp, slots)) {
+        layout.virtual_stages = chunks;
+        add_with_partial_recomputation(members, layout, layers / pp / chunks);
+      }
+    add_other_schedules(members, layout, schedules, layers, slots);
     if (pp > 1 || replicas == 1) continue;
     layout.dp = 1, layout.fsdp = replicas, layout.sharding = Sharding::parameters, layout.virtual_stages = 1;
     add_with_partial_recomputation(members, layout, layers);

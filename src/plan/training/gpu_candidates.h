@@ -18,6 +18,9 @@ struct CandidateGroup {
   TrainingLayout layers;  // tp, cp, ep, etp, micro_batch, recompute, sequence_parallel
 };
 
+// Pipeline schedules of the request, or those that its software runs.
+std::vector<PipelineKind> schedules_tried(const GpuPlanRequest& request);
+
 // In the order in which equal candidates rank.
 std::vector<CandidateGroup> candidate_groups(const GpuPlanRequest& request);
 std::vector<TrainingLayout> group_members(const GpuPlanRequest& request, const CandidateGroup& group);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "plan/report.h"
+#include "plan/training/gpu_candidates.h"
 
 namespace tessera::plan {
 namespace {
@@ -28,11 +29,6 @@ double devices(const GpuPrediction& one) {
 
 std::string text_of(const GpuPrediction& one) {
   return to_string(one.setup.layout) + (one.switches.empty() ? "" : "," + one.switches);
-}
-
-double value_of(const GpuPlanRequest& request, const GpuPrediction& one) {
-  return objective_value(request.objective, request.cluster, devices(one),
-                         request.tokens > 0 ? one.goodput : Goodput{}, one.step.seconds, one.step.power_share);
 }
 
 json layout_json(const GpuPrediction& one) {
@@ -65,9 +61,26 @@ json provenance_json(const GpuPlanRequest& request) {
 }
 
 json memory_json(const GpuPrediction& one) {
-  json stages = json::array();
-  for (const TrainingMemory& stage : one.memory) stages.push_back(gib(stage.device));
-  return {{"peak", gib(one.peak_bytes)}, {"by_stage", stages}};
+  json by_stage = json::array(), parts = json::array();
+  for (const TrainingMemory& stage : one.memory) {
+    by_stage.push_back(gib(stage.device));
+    parts.push_back({{"parameters", gib(stage.parameters)},
+                     {"gathered", gib(stage.gathered)},
+                     {"optimizer", gib(stage.optimizer)},
+                     {"gradients", gib(stage.gradients)},
+                     {"activations", gib(stage.activations)},
+                     {"workspace", gib(stage.workspace)},
+                     {"buffers", gib(stage.buffers)},
+                     {"overhead", gib(stage.device - stage.allocated())}});
+  }
+  return {{"peak", gib(one.peak_bytes)}, {"by_stage", by_stage}, {"parts_by_stage", parts}};
+}
+
+std::string schedule_names(const GpuPlanRequest& request) {
+  std::string names;
+  for (PipelineKind kind : schedules_tried(request))
+    names += (names.empty() ? "" : ", ") + std::string(to_string(kind));
+  return names;
 }
 
 struct Loss {
@@ -174,6 +187,12 @@ std::string gpu_table(const GpuPlanRequest& request, const GpuPlan& plan) {
   std::string text = fmt::format("{} on {} x {}: {} layouts, {} evaluated, the rest ruled out, in {}\n",
                                  request.model.name, request.gpus, request.cluster.name, plan.counts.space,
                                  plan.counts.evaluated, seconds_text(plan.seconds));
+  if (!request.layout && request.space == SearchSpace::own)
+    text += fmt::format(
+        "schedules: {}{}\n", schedule_names(request),
+        request.schedules.empty()
+            ? fmt::format(" (those that {} runs; --schedules all tries more)", request.software.name)
+            : "");
   text += fmt::format("{:>3} {:>10} {:>9} {:>6} {:>9}  {:30} {}\n", "", "step", "tok/s/GPU", "MFU", "memory",
                       "bound by", "layout");
   for (size_t i = 0; i < plan.ranked.size(); ++i) {

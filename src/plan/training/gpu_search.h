@@ -1,8 +1,10 @@
 // Every layout of a training run on a GPU cluster: the best for an objective, predicted and priced.
 //
 // Groups of layouts are visited in the order of what none of their members can beat (gpu_bounds.h); once enough
-// layouts that fit are known and no group left can beat them, the rest is pruned. The answer is that of trying
-// every layout, ties included.
+// layouts that fit are known and no group left can beat them, the rest is pruned. What is left is that of
+// trying every layout, ties included. There pipelines are timed by closed forms; the best are timed again by
+// the recurrence over the tables of their schedules, and ranked by it. Of equal layouts the smaller comes
+// first.
 //
 // Errors: a request that contradicts itself. That nothing fits is a result. Threads: reentrant.
 #pragma once
@@ -38,6 +40,7 @@ struct GpuPlanRequest {
   Objective objective = Objective::time;
   SearchSpace space = SearchSpace::own;
   std::optional<TrainingLayout> layout;  // only this one
+  std::vector<PipelineKind> schedules;   // tried; empty: those that the software runs
   int64_t micro_batch = 0;               // 0: tried
   int64_t top = 10;
 };
@@ -75,6 +78,13 @@ Result<GpuPlan> plan_training(const GpuPlanRequest& request);
 
 // One layout in full, whether it fits or not. Errors: those of validate().
 Result<GpuPrediction> predict_training(const GpuPlanRequest& request, const TrainingLayout& layout);
+
+// The best of a search by closed forms that are timed again.
+size_t num_finalists(const GpuPlanRequest& request);
+// Ranks them by the objective, the smaller first where equal; leaves those that end in time, `top` of them.
+void rank_finalists(const GpuPlanRequest& request, std::vector<GpuPrediction>& finalists);
+// What the objective makes of a prediction; less is better.
+double value_of(const GpuPlanRequest& request, const GpuPrediction& one);
 
 // What failures leave of a run on that many devices.
 Goodput goodput_of(const GpuPlanRequest& request, int64_t devices);

@@ -20,24 +20,34 @@ double per_chunk(PipelineKind kind, int64_t pp, int64_t micro_batches, int64_t s
   switch (kind) {
     case PipelineKind::gpipe:
       return static_cast<double>(micro_batches);
-    case PipelineKind::one_f_one_b:
-    case PipelineKind::zb_h1:
-      return behind;
-    case PipelineKind::zb_h2:
-      return 2 * behind - 1;
-    case PipelineKind::zb_v:
-      return stages;
     case PipelineKind::v_half:
       return stages / 2 + 1;
     case PipelineKind::v_min:
       return (stages + 4) / 3;
-    case PipelineKind::dualpipe:
-      return (stages + 1) / 2;
+    default:
+      return behind;
   }
-  return stages;
 }
 
 }  // namespace
+
+bool is_held_by_table(PipelineKind kind) {
+  return kind == PipelineKind::zb_h1 || kind == PipelineKind::zb_h2 || kind == PipelineKind::zb_v ||
+         kind == PipelineKind::dualpipe;
+}
+
+int64_t table_micro_batches(const TrainingSetup& setup) {
+  return std::min(setup.micro_batches(), 4 * setup.layout.pp);
+}
+
+std::vector<std::vector<HeldSlots>> moments_in_flight(const TrainingSetup& setup) {
+  const TrainingLayout& l = setup.layout;
+  if (!is_held_by_table(l.schedule)) return {};
+  Schedule schedule = make_schedule(l.schedule, l.pp, setup.chunks(), table_micro_batches(setup));
+  std::vector<std::vector<HeldSlots>> moments;
+  for (int64_t stage = 0; stage < l.pp; ++stage) moments.push_back(peaks_in_flight(schedule, stage));
+  return moments;
+}
 
 double micro_batches_in_flight(const TrainingSetup& setup, int64_t stage, int64_t chunk) {
   const TrainingLayout& l = setup.layout;

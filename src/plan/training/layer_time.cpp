@@ -301,6 +301,9 @@ void LayerModel::add_tensor_parallel(const Layer& layer, LayerTimes& times) cons
   bool dense = layer.ffn.kind == FfnKind::dense, shared = layer.ffn.shared_width > 0;
   bool split_experts = layer.ffn.kind == FfnKind::moe && layout.expert_tp() > 1;
   if (dense || shared || split_experts) regions += 1;
+  // One norm feeds both parts of a parallel block (GPT-J, PaLM, Cohere): their results are summed before they
+  // are reduced.
+  if (layer.norms == 1) regions = std::min(regions, 1.0);
   double once = layout.sequence_parallel
                     ? collective_s(cluster_, CollectiveKind::all_gather, group, bytes) +
                           collective_s(cluster_, CollectiveKind::reduce_scatter, group, bytes)
@@ -373,11 +376,11 @@ double recomputed_share(const TrainingSetup& setup) {
 }
 
 // Backward runs again what was not kept.
-void LayerModel::recompute(const Layer& layer, LayerTimes& times) const {
-  const Recomputation& again = setup_.layout.recompute;
+void add_recomputation(const TrainingSetup& setup, const Layer& layer, LayerTimes& times) {
+  const Recomputation& again = setup.layout.recompute;
   LayerTime& backward = times.backward;
   const LayerTime& forward = times.forward;
-  double share = recomputed_share(setup_);
+  double share = recomputed_share(setup);
   LayerTime extra = forward;
   backward.products += share * extra.products, backward.experts += share * extra.experts;
   backward.attention += share * extra.attention, backward.pointwise += share * extra.pointwise;
@@ -393,6 +396,12 @@ void LayerModel::recompute(const Layer& layer, LayerTimes& times) const {
 }
 
 LayerTimes LayerModel::layer(const Layer& layer) const {
+  LayerTimes times = kept(layer);
+  add_recomputation(setup_, layer, times);
+  return times;
+}
+
+LayerTimes LayerModel::kept(const Layer& layer) const {
   LayerTimes times;
   add_products(layer, times);
   add_experts(layer, times);
@@ -403,7 +412,6 @@ LayerTimes LayerModel::layer(const Layer& layer) const {
   add_context_parallel(layer, times);
   add_expert_parallel(layer, times);
   add_host(layer, times);
-  recompute(layer, times);
   return times;
 }
 

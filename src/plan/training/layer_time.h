@@ -31,13 +31,18 @@ struct LayerTimes {
 // Of the layers, the share that backward computes again in full.
 double recomputed_share(const TrainingSetup& setup);
 
+// Adds to the backward of a layer what the layout computes again. A layer's price is the costly part: layouts
+// that differ in recomputation only share it.
+void add_recomputation(const TrainingSetup& setup, const Layer& layer, LayerTimes& times);
+
 class LayerModel {
  public:
   LayerModel(const TrainingSetup& setup, const GpuCluster& cluster, const SoftwareGeneration& software);
 
   LayerTimes layer(const Layer& layer) const;
-  LayerTimes head() const;       // final norm, logits, loss
-  LayerTimes embedding() const;  // look-up and its gradient
+  LayerTimes kept(const Layer& layer) const;  // with nothing computed again
+  LayerTimes head() const;                    // final norm, logits, loss
+  LayerTimes embedding() const;               // look-up and its gradient
 
   double tokens() const { return tokens_; }  // of a rank and a micro-batch
   // Bytes that one stage sends to the next for one micro-batch.
@@ -59,7 +64,6 @@ class LayerModel {
   void add_context_parallel(const Layer& layer, LayerTimes& times) const;
   void add_expert_parallel(const Layer& layer, LayerTimes& times) const;
   void add_host(const Layer& layer, LayerTimes& times) const;
-  void recompute(const Layer& layer, LayerTimes& times) const;
 
   const TrainingSetup& setup_;
   const GpuCluster& cluster_;

@@ -40,6 +40,29 @@ double kept_bytes(const double* counts, const ModelMemory& model) {
   return bytes;
 }
 
+double deferred_bytes(const double* counts, const ModelMemory& model) {
+  double bytes = 0;
+  for (size_t kind = 0; kind < model.kinds.size(); ++kind)
+    bytes += (counts[2 * kind] + counts[2 * kind + 1]) * model.kinds[kind].deferred;
+  return bytes;
+}
+
+// At the moment that holds most.
+double held_bytes(std::span<const HeldSlots> held, const StageLayers& layers, const ModelMemory& model) {
+  double most = 0;
+  for (const HeldSlots& moment : held) {
+    double bytes = 0;
+    for (size_t chunk = 0; chunk < moment.kept.size(); ++chunk) {
+      const double* counts = layers.counts.data() + chunk * 2 * model.kinds.size();
+      bytes += static_cast<double>(moment.kept[chunk]) * kept_bytes(counts, model);
+      if (moment.deferred[chunk] > 0)
+        bytes += static_cast<double>(moment.deferred[chunk]) * deferred_bytes(counts, model);
+    }
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
 }  // namespace
 
 StageElements elements_of(const StageLayers& layers, const ModelMemory& model) {
@@ -53,7 +76,8 @@ StageElements elements_of(const StageLayers& layers, const ModelMemory& model) {
 }
 
 double kept_in_flight(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
-                      const ModelMemory& model) {
+                      const ModelMemory& model, std::span<const HeldSlots> held) {
+  if (!held.empty()) return held_bytes(held, layers, model);
   if (layers.even) return chunks_in_flight(setup, stage) * kept_bytes(layers.counts.data(), model);
   double bytes = 0;
   for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
@@ -70,14 +94,14 @@ void add_overheads(TrainingMemory& memory, const MemoryConstants& constants) {
 }
 
 TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
-                            const ModelMemory& model) {
+                            const ModelMemory& model, std::span<const HeldSlots> held) {
   const MemoryConstants& constants = *model.constants;
   StageElements elements = elements_of(layers, model);
   StateBytes states = state_bytes(setup, elements);
   TrainingMemory memory;
   memory.parameters = states.parameters, memory.gradients = states.gradients,
   memory.optimizer = states.optimizer;
-  memory.activations = kept_in_flight(setup, stage, layers, model);
+  memory.activations = kept_in_flight(setup, stage, layers, model, held);
   memory.gathered = gathered_bytes(setup, elements);
   // Logits exist only while the last micro-batch's loss is computed: before any backward frees a layer.
   memory.workspace = largest_layer_backward(layers, model);

@@ -21,6 +21,7 @@ ModelMemory model_memory(const TrainingSetup& setup) {
       kind.kept[full] = bytes.kept, kind.backward[full] = bytes.recomputed + temporaries;
     }
     kind.elements = layer_elements(setup, layer);
+    kind.deferred = weight_gradient_bytes(setup, layer);
   }
   return model;
 }
@@ -55,6 +56,7 @@ StagesLayers all_stages(const TrainingSetup& setup) {
     stages.different.push_back(std::move(layers));
     stages.first.push_back(stage);
   }
+  stages.held = moments_in_flight(setup);
   return stages;
 }
 
@@ -69,8 +71,9 @@ const ModelMemory& MemoryTerms::model(const TrainingSetup& setup) {
 
 const StagesLayers& MemoryTerms::stages(const TrainingSetup& setup) {
   const TrainingLayout& l = setup.layout;
+  int64_t table = is_held_by_table(l.schedule) ? table_micro_batches(setup) : 0;
   TermKey key{{l.pp, setup.chunks(), static_cast<int64_t>(l.schedule), static_cast<int64_t>(l.recompute.full),
-               l.recompute.layers},
+               l.recompute.layers, table},
               l.stage_layers};
   auto found = stages_.find(key);
   if (found == stages_.end()) found = stages_.emplace(std::move(key), all_stages(setup)).first;
@@ -79,17 +82,23 @@ const StagesLayers& MemoryTerms::stages(const TrainingSetup& setup) {
 
 TrainingMemory MemoryTerms::of_stage(const TrainingSetup& setup, int64_t stage) {
   const StagesLayers& all = stages(setup);
-  return stage_memory(setup, stage, all.different[all.of_stage[static_cast<size_t>(stage)]], model(setup));
+  return stage_memory(setup, stage, all.different[all.of_stage[static_cast<size_t>(stage)]], model(setup),
+                      all.held_by(stage));
 }
 
 TrainingMemory MemoryTerms::fullest(const TrainingSetup& setup) {
   const StagesLayers& all = stages(setup);
   const ModelMemory& layers = model(setup);
   TrainingMemory most;
-  for (size_t index = 0; index < all.different.size(); ++index) {
-    TrainingMemory memory = stage_memory(setup, all.first[index], all.different[index], layers);
+  auto weigh = [&](int64_t stage, const StageLayers& held) {
+    TrainingMemory memory = stage_memory(setup, stage, held, layers, all.held_by(stage));
     if (memory.required > most.required) most = memory;
-  }
+  };
+  if (all.held.empty())
+    for (size_t index = 0; index < all.different.size(); ++index) weigh(all.first[index], all.different[index]);
+  else
+    for (size_t stage = 0; stage < all.held.size(); ++stage)
+      weigh(static_cast<int64_t>(stage), all.different[all.of_stage[stage]]);
   return most;
 }
 

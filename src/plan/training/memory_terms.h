@@ -7,9 +7,11 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
+#include "plan/training/in_flight.h"
 #include "plan/training/memory.h"
 #include "plan/training/memory_constants.h"
 #include "plan/training/states.h"
@@ -22,6 +24,7 @@ namespace tessera::plan {
 struct KindMemory {
   std::array<double, 2> kept{};      // from forward to backward, of one micro-batch
   std::array<double, 2> backward{};  // temporaries of its backward, what it computes again included
+  double deferred = 0;               // what its weight gradients need where they are put off
   StageElements elements;
 };
 struct ModelMemory {
@@ -43,7 +46,12 @@ struct StageLayers {
 struct StagesLayers {
   std::vector<StageLayers> different;
   std::vector<size_t> of_stage;  // stage -> index into `different`
-  std::vector<int64_t> first;    // first stage of each: the one with most micro-batches in flight
+  std::vector<int64_t> first;  // first stage of each: the one with most micro-batches in flight, unless `held`
+  std::vector<std::vector<HeldSlots>> held;  // by stage, where memory follows the table (in_flight.h)
+  std::span<const HeldSlots> held_by(int64_t stage) const {
+    if (held.empty()) return {};
+    return held[static_cast<size_t>(stage)];
+  }
 };
 
 class MemoryTerms {
@@ -62,12 +70,13 @@ class MemoryTerms {
 
 // Elements of one rank of a stage that holds `layers`.
 StageElements elements_of(const StageLayers& layers, const ModelMemory& model);
-// Its activations of all micro-batches in flight.
+// Its activations of all micro-batches in flight, and what weight gradients that were put off need. `held`: the
+// stage's moments where memory follows the table.
 double kept_in_flight(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
-                      const ModelMemory& model);
+                      const ModelMemory& model, std::span<const HeldSlots> held);
 // Reserved, device and required from what is allocated.
 void add_overheads(TrainingMemory& memory, const MemoryConstants& constants);
 TrainingMemory stage_memory(const TrainingSetup& setup, int64_t stage, const StageLayers& layers,
-                            const ModelMemory& model);
+                            const ModelMemory& model, std::span<const HeldSlots> held = {});
 
 }  // namespace tessera::plan

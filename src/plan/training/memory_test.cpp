@@ -139,6 +139,47 @@ TEST(TrainingMemory, InterleavingKeepsWhatTheScheduleRuns) {
   EXPECT_EQ(first_stage(), (std::vector<double>{4, 4, 4}));
 }
 
+// Qi et al. 2023, section 4.1: of a GPT layer's activations of 34 s b h, 32 s b h stay for its weight gradients
+// (10 b s h of inputs and 22 of gradients), the rest goes with the backward of its inputs.
+TEST(TrainingMemory, WeightGradientsOfAGptLayerNeedWhatIsPublished) {
+  TrainingSetup setup = megatron_2022(gpt(12288, 8, 96), 1, 8, 8, 1);
+  setup.layout.sequence_parallel = true;
+  EXPECT_DOUBLE_EQ(weight_gradient_bytes(setup, setup.model.kinds[0]), 32 * 2048.0 * 12288 / 8);
+}
+
+// ZB-H1 puts stage off weight gradients of as many micro-batches as the stage's number: stage i holds
+// (p - i) M_B + i M_W, with M_B what a backward needs and M_W what weights need.
+TEST(TrainingMemory, LaterStagesOfZeroBubbleHoldDeferredWeightGradients) {
+  TrainingSetup setup = megatron_2022(gpt(4096, 32, 32), 1, 1, 8, 1);
+  setup.layout.recompute.core_attention = true;
+  double layers = 4;
+  double backward = layers * layer_activations(setup, setup.model.kinds[0], false).kept;
+  double weights = layers * weight_gradient_bytes(setup, setup.model.kinds[0]);
+  ASSERT_LT(weights, backward);
+  double plain = activation_bytes(setup, 7);
+  EXPECT_DOUBLE_EQ(plain, backward);
+  setup.layout.schedule = PipelineKind::zb_h1;
+  for (int64_t stage : {0, 3, 7})
+    EXPECT_DOUBLE_EQ(activation_bytes(setup, stage),
+                     static_cast<double>(8 - stage) * backward + static_cast<double>(stage) * weights);
+  // Recomputed in full, a micro-batch that waits for its weights costs far more than one that waits for its
+  // backward.
+  setup.layout.recompute = *parse_recomputation("full");
+  EXPECT_GT(activation_bytes(setup, 7), 3 * activation_bytes(setup, 0));
+}
+
+// ZB-V: as much as the first stage of 1F1B, on every stage; DualPipe: (p + 1) / p of it.
+TEST(TrainingMemory, ZeroBubbleVAndDualPipeHoldTheActivationsOfTheirPapers) {
+  TrainingSetup setup = megatron_2022(gpt(4096, 32, 32), 1, 1, 8, 1);
+  double first = activation_bytes(setup, 0);
+  for (int64_t stage : {0, 4, 7}) {
+    setup.layout.schedule = PipelineKind::zb_v;
+    EXPECT_DOUBLE_EQ(activation_bytes(setup, stage), first) << stage;
+    setup.layout.schedule = PipelineKind::dualpipe;
+    EXPECT_DOUBLE_EQ(activation_bytes(setup, stage), first * 9 / 8) << stage;
+  }
+}
+
 // Peak of torch.cuda.max_memory_allocated on 8 B200, Megatron-Core 0.14 (MooreThreads/SimuMax, v1.2):
 // Llama-3-70B cut to 12 layers and DeepSeek-V3 cut to 4; the DeepSeek rows were looked at only after the model
 // stood.

@@ -162,10 +162,12 @@ std::string timeline_section(const GpuPrediction& best) {
       timeline->micro_batches, best.setup.micro_batches(),
       timeline->chunks > 1 ? fmt::format(", {} chunks a stage, later ones lighter", timeline->chunks) : "");
   std::string legend = "<div class=\"legend\">";
-  bool apart = best.setup.layout.schedule == PipelineKind::zb_h1;
+  // Zero-bubble schedules and DualPipe put weight gradients off.
+  bool apart = best.setup.layout.schedule >= PipelineKind::zb_h1;
+  bool both = best.setup.layout.schedule == PipelineKind::dualpipe;
   legend +=
       "<span><i style=\"background:#2a6fbb\"></i>forward</span><span><i style=\"background:#2c8a57\"></i>" +
-      std::string(apart ? "backward, inputs" : "backward") + "</span>";
+      std::string(apart && !both ? "backward, inputs" : "backward") + "</span>";
   if (apart) legend += "<span><i style=\"background:#b8860b\"></i>backward, weights</span>";
   return page_section("Pipeline", note,
                       legend + "</div>" + page_chart("timeline", "Timeline of the pipeline's stages") +

@@ -21,12 +21,12 @@ int64_t drawn_micro_batches(int64_t stages, int64_t chunks, int64_t micro_batche
 
 std::optional<PipelineTimeline> pipeline_timeline(const GpuPrediction& prediction) {
   const TrainingLayout& layout = prediction.setup.layout;
-  if (!has_pipeline_table(layout.schedule)) return std::nullopt;
+  if (prediction.step.pieces.empty()) return std::nullopt;
   PipelineTimeline out;
   out.chunks = prediction.setup.chunks();
   out.micro_batches = drawn_micro_batches(layout.pp, out.chunks, prediction.setup.micro_batches());
-  out.table = pipeline_table(layout.schedule, layout.pp, out.chunks, out.micro_batches);
-  out.spans = pipeline_spans(out.table, out.chunks, prediction.step.stages, prediction.step.send_s);
+  out.schedule = make_schedule(layout.schedule, layout.pp, out.chunks, out.micro_batches);
+  out.spans = spans(out.schedule, prediction.step.pieces, prediction.step.send_s);
   return out;
 }
 
@@ -36,11 +36,11 @@ nlohmann::json timeline_json(const PipelineTimeline& timeline) {
   for (size_t stage = 0; stage < timeline.spans.size(); ++stage) {
     nlohmann::json boxes = nlohmann::json::array();
     for (size_t i = 0; i < timeline.spans[stage].size(); ++i) {
-      const PipelineAction& action = timeline.table[stage][i];
-      const PipelineSpan& span = timeline.spans[stage][i];
+      const Action& action = timeline.schedule.table[stage][i];
+      const ActionSpan& span = timeline.spans[stage][i];
       end = std::max(end, span.end);
-      boxes.push_back({static_cast<int>(action.kind), action.chunk, action.micro_batch, page_number(span.start),
-                       page_number(span.end)});
+      boxes.push_back({static_cast<int>(action.kind), action.chunk, action.slot, page_number(span.start),
+                       page_number(span.end), action.paired ? 1 : 0});
     }
     stages.push_back(std::move(boxes));
   }

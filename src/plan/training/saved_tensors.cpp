@@ -200,6 +200,28 @@ double dropped_bytes(const std::vector<SavedTensor>& tensors) {
   return bytes;
 }
 
+double weight_gradient_bytes(const TrainingSetup& setup, const Layer& layer) {
+  Rows rows{.setup = setup, .out = {}};
+  const char* product = "";
+  for (const Weight& weight : weights(setup.model, layer)) {
+    if (!weight.is_product()) continue;
+    bool experts = weight.part == Part::experts, fused = std::string_view(weight.product) == product;
+    product = weight.product;
+    // Where products read quantised copies, that of a weight gradient reads both of its inputs so.
+    double input = fused ? 0 : rows.product_input * real(weight.in),
+           output = rows.product_input * real(weight.out);
+    if (experts) {
+      double etp = real(setup.layout.expert_tp()), etp_in = weight.split == Split::dim1 ? etp : 1;
+      double etp_out = weight.split == Split::dim1 ? 1 : etp;
+      rows.add("experts", (input / etp_in + output / etp_out) * expert_rows(setup, layer.ffn));
+      continue;
+    }
+    weight.split == Split::dim1 ? rows.split("input", input) : rows.sequence("input", input);
+    weight.split == Split::dim0 ? rows.split("output", output) : rows.sequence("output", output);
+  }
+  return kept_bytes(rows.out);
+}
+
 bool recomputed_in_full(const Recomputation& re, int64_t index_in_chunk) {
   switch (re.full) {
     case Recomputation::Full::none:

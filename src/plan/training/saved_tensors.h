@@ -30,6 +30,11 @@ struct LayerActivations {
 };
 LayerActivations layer_activations(const TrainingSetup& setup, const Layer& layer, bool full);
 
+// What the weight gradients of a layer need once its backward for the inputs has run: inputs of its products
+// and gradients of their outputs, recomputed ones included. 32 s b h of a GPT layer (Qi et al. 2023,
+// section 4.1).
+double weight_gradient_bytes(const TrainingSetup& setup, const Layer& layer);
+
 // Whether that layer of a chunk keeps only its input.
 bool recomputed_in_full(const Recomputation& recompute, int64_t index_in_chunk);
 

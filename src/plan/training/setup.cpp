@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "schedule/schedule.h"
+
 namespace tessera::plan {
 namespace {
-
-bool is_v_shaped(PipelineKind kind) {
-  return kind == PipelineKind::zb_v || kind == PipelineKind::v_half || kind == PipelineKind::v_min;
-}
 
 // Even split of `layers`; what is missing is taken from the last piece, the first, the last but one, ...
 std::vector<int64_t> even_pieces(int64_t layers, int64_t pieces) {
@@ -55,8 +53,7 @@ Status validate_experts(const Blueprint& model, const TrainingLayout& l) {
 
 Status validate_pipeline(const TrainingSetup& setup) {
   const TrainingLayout& l = setup.layout;
-  int64_t layers = setup.model.layers(),
-          pieces = l.schedule == PipelineKind::dualpipe ? l.pp : l.pp * setup.chunks();
+  int64_t layers = setup.model.layers(), pieces = pieces_of(l.schedule, l.pp, setup.chunks());
   if (!l.stage_layers.empty()) {
     int64_t sum = std::accumulate(l.stage_layers.begin(), l.stage_layers.end(), int64_t{0});
     if (static_cast<int64_t>(l.stage_layers.size()) != pieces || sum != layers)
@@ -69,10 +66,7 @@ Status validate_pipeline(const TrainingSetup& setup) {
                    setup.model.name, layers);
   if (l.virtual_stages > 1 && l.pp == 1)
     return invalid("layout: virtual_stages={} needs pp > 1", l.virtual_stages);
-  bool interleaved = l.virtual_stages > 1 && l.schedule == PipelineKind::one_f_one_b;
-  if (interleaved) return divides("pp", l.pp, "micro-batches of a replica", setup.micro_batches());
-  if (l.schedule == PipelineKind::dualpipe) return divides("2", 2, "pp", l.pp);
-  return {};
+  return check_table(l.schedule, l.pp, setup.chunks(), setup.micro_batches());
 }
 
 Status validate_heads(const Blueprint& model, const TrainingLayout& l) {
@@ -107,18 +101,15 @@ int64_t TrainingLayout::expert_optimizer_shards() const {
 }
 
 int64_t TrainingSetup::chunks() const {
-  bool two = is_v_shaped(layout.schedule) || layout.schedule == PipelineKind::dualpipe;
-  return two ? 2 : layout.virtual_stages;
+  return chunks_of(layout.schedule, layout.virtual_stages);
 }
 
 int64_t TrainingSetup::piece_of(int64_t stage, int64_t chunk) const {
-  bool mirrored = chunk % 2 == 1 && (is_v_shaped(layout.schedule) || layout.schedule == PipelineKind::dualpipe);
-  int64_t place = mirrored ? layout.pp - 1 - stage : stage;
-  return layout.schedule == PipelineKind::dualpipe ? place : chunk * layout.pp + place;
+  return tessera::piece_of(layout.schedule, layout.pp, stage, chunk);
 }
 
 std::vector<LayerRange> TrainingSetup::pieces() const {
-  int64_t count = layout.schedule == PipelineKind::dualpipe ? layout.pp : layout.pp * chunks(), first = 0;
+  int64_t count = pieces_of(layout.schedule, layout.pp, chunks()), first = 0;
   std::vector<LayerRange> ranges;
   for (int64_t size : layout.stage_layers.empty() ? even_pieces(model.layers(), count) : layout.stage_layers) {
     ranges.push_back({first, first + size});
@@ -140,7 +131,10 @@ Status validate(const TrainingSetup& setup) {
   TESSERA_RETURN_IF_ERROR(divides("dp*fsdp*micro_batch", l.replicas() * l.micro_batch, "sequences of a step",
                                   setup.work.global_batch));
   TESSERA_RETURN_IF_ERROR(divides("cp", l.cp, "sequence length", setup.work.seq));
-  if (l.sequence_parallel)
+  // XLA splits the hidden size instead.
+  if (l.sequence_parallel && setup.options.framework == Framework::jax)
+    TESSERA_RETURN_IF_ERROR(divides("tp", l.tp, "hidden size", setup.model.hidden));
+  else if (l.sequence_parallel)
     TESSERA_RETURN_IF_ERROR(divides("tp*cp", l.tp * l.cp, "sequence length", setup.work.seq));
   TESSERA_RETURN_IF_ERROR(validate_heads(setup.model, l));
   TESSERA_RETURN_IF_ERROR(validate_experts(setup.model, l));

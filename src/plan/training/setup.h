@@ -14,6 +14,7 @@
 
 #include "core/result.h"
 #include "layout/layout.h"
+#include "schedule/pipeline_kind.h"
 #include "spec/blueprint.h"
 
 namespace tessera::plan {
@@ -23,23 +24,14 @@ namespace tessera::plan {
 enum class Sharding { none, optimizer, gradients, parameters };
 enum class Framework { megatron, deepspeed, fsdp1, fsdp2, jax };
 enum class TrainingPrecision { float32, fp16, bf16, fp8, fp8_block, mxfp8, nvfp4 };
-enum class PipelineKind {
-  gpipe,
-  one_f_one_b,
-  zb_h1,
-  zb_h2,
-  zb_v,
-  v_half,
-  v_min,
-  dualpipe
-};  // interleaved: 1f1b
-    // with virtual stages
 const char* to_string(Sharding sharding);
 const char* to_string(Framework framework);
 const char* to_string(TrainingPrecision precision);
 const char* to_string(PipelineKind kind);
 Result<TrainingPrecision> parse_training_precision(std::string_view text);
-Result<PipelineKind> parse_pipeline_kind(std::string_view text);
+Result<PipelineKind> parse_pipeline_kind(std::string_view text);  // "zb-v", also written "zb_v"
+// Several joined by commas; "all": every one that has a table.
+Result<std::vector<PipelineKind>> parse_pipeline_kinds(std::string_view text);
 Result<Sharding> parse_sharding(std::string_view text);  // "none|optimizer|gradients|parameters" or "0".."3"
 bool is_8_bit_or_less(TrainingPrecision precision);      // products read quantised copies of weights and inputs
 
@@ -131,9 +123,8 @@ struct TrainingSetup {
   int64_t micro_batch_tokens() const { return layout.micro_batch * work.seq; }
   // Model chunks on one stage: virtual stages; 2 for V-shaped schedules and for DualPipe.
   int64_t chunks() const;
-  // Layers of one chunk of a stage. Chunk c of stage s is piece c * pp + s of the model; in V-shaped schedules
-  // odd chunks run backwards (pp - 1 - s); DualPipe holds pieces s and pp - 1 - s of pp, so that every layer is
-  // there twice. Uneven: the middle pieces hold one layer more than the ends, which have embedding and head.
+  // Layers of one chunk of a stage: those of its piece of the model (schedule/pipeline_kind.h). Uneven: the
+  // middle pieces hold one layer more than the ends, which have embedding and head.
   LayerRange layers_of(int64_t stage, int64_t chunk) const;
   int64_t piece_of(int64_t stage, int64_t chunk) const;
   std::vector<LayerRange> pieces() const;  // of the model in order

@@ -5,6 +5,7 @@
 
 #include "core/nearest.h"
 #include "plan/training/setup.h"
+#include "schedule/schedule.h"
 
 namespace tessera::plan {
 namespace {
@@ -203,7 +204,23 @@ Result<TrainingPrecision> parse_training_precision(std::string_view text) {
   return precisions().parse("precision", text);
 }
 Result<PipelineKind> parse_pipeline_kind(std::string_view text) {
-  return pipelines().parse("schedule", text);
+  std::string name(text);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return pipelines().parse("schedule", name);
+}
+Result<std::vector<PipelineKind>> parse_pipeline_kinds(std::string_view text) {
+  std::vector<PipelineKind> kinds;
+  if (text == "all") {
+    for (const auto& [name, kind] : pipelines().pairs)
+      if (has_table(kind)) kinds.push_back(kind);
+    return kinds;
+  }
+  for (std::string_view part : split(text, ',')) {
+    TESSERA_ASSIGN_OR_RETURN(PipelineKind kind, parse_pipeline_kind(part));
+    kinds.push_back(kind);
+  }
+  if (kinds.empty()) return invalid("schedules: expected names joined by commas, or all");
+  return kinds;
 }
 Result<Sharding> parse_sharding(std::string_view text) {
   return shardings().parse("sharding", text);

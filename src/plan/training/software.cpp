@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/nearest.h"
 #include "core/toml.h"
 #include "plan/embedded.h"
+#include "plan/training/interval.h"
 
 namespace tessera::plan {
 namespace {
@@ -57,6 +59,8 @@ constexpr DeviceField kDeviceFields[] = {
 struct Constants {
   std::vector<SoftwareGeneration> software;
   std::map<std::string, Efficiencies> devices;
+  std::set<std::string> seen;    // devices with rows in the fit
+  double unseen_half_width = 0;  // of the interval on any other
 };
 
 // Sets the members that `fields` names from a table of numbers.
@@ -66,7 +70,7 @@ Status read_numbers(const TomlDocument& document, const std::string& path, const
   std::vector<std::string> known;
   for (const auto& field : fields) known.push_back(field.key);
   for (const auto& [key, value] : table.items()) {
-    if (key == "source") continue;
+    if (key == "source" || key == "schedules" || key == "rows") continue;
     auto found = std::find(known.begin(), known.end(), key);
     if (found == known.end())
       return invalid("{}: key '{}.{}' is unknown{}", document.where(path), path, key, did_you_mean(key, known));
@@ -86,12 +90,22 @@ Result<Constants> parse(std::string_view toml, const std::string& name) {
     if (table.contains("source") && table.at("source").is_string())
       generation.source = table.at("source").get<std::string>();
     TESSERA_RETURN_IF_ERROR(read_numbers(document, "software." + key, table, kFields, generation));
+    if (table.contains("schedules")) {
+      const json& schedules = table.at("schedules");
+      if (!schedules.is_string())
+        return invalid("{}: key 'software.{}.schedules': expected a text such as \"1f1b,gpipe\"",
+                       document.where("software." + key), key);
+      TESSERA_ASSIGN_OR_RETURN(generation.schedules, parse_pipeline_kinds(schedules.get<std::string>()));
+    }
     constants.software.push_back(std::move(generation));
   }
   const json devices = document.root.value("device", json::object());
-  for (const auto& [key, table] : devices.items())
+  for (const auto& [key, table] : devices.items()) {
     TESSERA_RETURN_IF_ERROR(
         read_numbers(document, "device." + key, table, kDeviceFields, constants.devices[key]));
+    if (table.value("rows", 0) > 0) constants.seen.insert(key);
+  }
+  constants.unseen_half_width = document.root.value("unseen", json::object()).value("half_width", 0.0);
   if (constants.software.empty()) return invalid("{}: no table software.NAME", name);
   return constants;
 }
@@ -135,6 +149,12 @@ GpuCluster for_training(GpuCluster cluster) {
   auto found = constants().devices.find(cluster.name);
   if (found != constants().devices.end()) cluster.efficiency = found->second;
   return cluster;
+}
+
+double interval_half_width(const SoftwareGeneration& software, const GpuCluster& cluster) {
+  const Constants& all = constants();
+  if (all.seen.contains(cluster.name)) return software.half_width;
+  return std::max(software.half_width, all.unseen_half_width);
 }
 
 Status override_training_constants(std::string_view toml, const std::string& file_name) {

@@ -11,6 +11,7 @@
 
 #include "core/result.h"
 #include "plan/hardware/gpu_cluster.h"
+#include "plan/training/setup.h"
 
 namespace tessera::plan {
 
@@ -35,6 +36,7 @@ struct SoftwareGeneration {
   double host_experts_s = 1e-3;  // more for a layer with experts
   double step_s = 0.02;          // once per step: data, norms, logging, launch of the optimizer
   double half_width = 0.2;       // of the 90 % interval, relative, when the layout is complete
+  std::vector<PipelineKind> schedules = {PipelineKind::one_f_one_b};  // that it runs; interleaved: 1F1B
   std::string source;
 };
 

@@ -49,8 +49,7 @@ bool has_embedding(const TrainingSetup& setup, int64_t stage) {
 }
 
 bool has_head(const TrainingSetup& setup, int64_t stage) {
-  bool dualpipe = setup.layout.schedule == PipelineKind::dualpipe;
-  int64_t last = setup.layout.pp * (dualpipe ? 1 : setup.chunks()) - 1;
+  int64_t last = pieces_of(setup.layout.schedule, setup.layout.pp, setup.chunks()) - 1;
   for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk)
     if (setup.piece_of(stage, chunk) == last) return true;
   return false;

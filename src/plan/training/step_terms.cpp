@@ -53,13 +53,24 @@ const ModelTimes& StepTerms::times(const TrainingSetup& setup, const GpuCluster&
   TermKey key = layers_key(setup.layout, recomputed_share(setup));
   auto found = times_.find(key);
   if (found != times_.end()) return found->second;
+  ModelTimes times = kept_times(setup, cluster, software);
+  for (size_t kind = 0; kind < times.kinds.size(); ++kind)
+    add_recomputation(setup, setup.model.kinds[kind], times.kinds[kind]);
+  return times_.emplace(key, std::move(times)).first->second;
+}
+
+const ModelTimes& StepTerms::kept_times(const TrainingSetup& setup, const GpuCluster& cluster,
+                                        const SoftwareGeneration& software) {
+  TermKey key = kept_layers_key(setup.layout);
+  auto found = kept_times_.find(key);
+  if (found != kept_times_.end()) return found->second;
   LayerModel model(setup, cluster, software);
   ModelTimes times{.kinds = {},
                    .embedding = model.embedding(),
                    .head = model.head(),
                    .boundary_bytes = model.boundary_bytes()};
-  for (const Layer& kind : setup.model.kinds) times.kinds.push_back(model.layer(kind));
-  return times_.emplace(key, std::move(times)).first->second;
+  for (const Layer& kind : setup.model.kinds) times.kinds.push_back(model.kept(kind));
+  return kept_times_.emplace(key, std::move(times)).first->second;
 }
 
 const StageShapes& StepTerms::shapes(const TrainingSetup& setup) {

@@ -68,7 +68,9 @@ class StepTerms {
     std::array<double, 10> key{};
     GradientExchange time;
   };
-  std::unordered_map<TermKey, ModelTimes, TermHash> times_;
+  const ModelTimes& kept_times(const TrainingSetup& setup, const GpuCluster& cluster,
+                               const SoftwareGeneration& software);
+  std::unordered_map<TermKey, ModelTimes, TermHash> times_, kept_times_;
   std::unordered_map<TermKey, StageShapes, TermHash> shapes_;
   std::vector<ExchangeOf> exchanges_ =
       std::vector<ExchangeOf>(kExchanges);  // each place holds the last that fell on it

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "plan/training/data_parallel.h"
+#include "plan/training/interval.h"
 #include "plan/training/step_terms.h"
 
 namespace tessera::plan {
@@ -49,10 +50,28 @@ void add(StageClock& sum, const StageClock& part, double times) {
 }
 
 // A third of forward plus backward is the weight gradients': what zero-bubble schedules move.
-PipelineStage stage_time(const StageClock& clock) {
+// A pair of DualPipe hides the all-to-all of one behind the computation of the other, as an overlap by name
+// does.
+PipelineStage stage_time(const TrainingSetup& setup, const StageClock& clock) {
   double backward = clock.backward.total();
   double weight = std::min(clock.backward.compute / 2, backward / 2);
-  return {clock.forward.total(), backward - weight, weight};
+  bool hides = setup.layout.schedule == PipelineKind::dualpipe && !setup.options.overlap_ep;
+  double saves = hides ? (1 - kNamedOverlapLeft) * (clock.forward.ep + clock.backward.ep) : 0;
+  return {clock.forward.total(), backward - weight, weight, saves};
+}
+
+// Of each piece of the model in order.
+std::vector<PieceTime> piece_times(const TrainingSetup& setup, const std::vector<StageClock>& parts) {
+  std::vector<PieceTime> times;
+  for (const LayerRange& piece : setup.pieces()) {
+    StageClock clock;
+    for (int64_t index = piece.first; index < piece.last; ++index)
+      add(clock, parts[static_cast<size_t>(setup.model.order[static_cast<size_t>(index)])], 1);
+    if (piece.first == 0) add(clock, parts[parts.size() - 2], 1);
+    if (piece.last == setup.model.layers() && piece.last > piece.first) add(clock, parts.back(), 1);
+    times.push_back(stage_time(setup, clock));
+  }
+  return times;
 }
 
 // What each different stage takes. DualPipe holds every layer twice; each copy sees half of the micro-batches,
@@ -116,17 +135,12 @@ double mfu_peak(const Device& device, TrainingPrecision precision) {
   return device.peak(is_8_bit_or_less(precision) ? MathFormat::fp8 : MathFormat::bf16);
 }
 
-Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
-                                        const SoftwareGeneration& software) {
-  TESSERA_RETURN_IF_ERROR(validate(setup));
-  StepTerms terms;
-  TrainingStep step = training_step_time(setup, cluster, software, terms);
-  for (size_t shape : terms.shapes(setup).of_stage) step.stages.push_back(terms.stages[shape].time);
-  return step;
-}
+namespace {
 
-TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
-                                const SoftwareGeneration& software, StepTerms& terms) {
+enum class PipelineBy { closed_form, recurrence };
+
+TrainingStep step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                       const SoftwareGeneration& software, StepTerms& terms, PipelineBy by) {
   const ModelTimes& times = terms.times(setup, cluster, software);
   const StageShapes& shapes = terms.shapes(setup);
   const std::vector<StageClock>& clocks = stage_clocks(setup, cluster, software, times, shapes, terms);
@@ -134,7 +148,7 @@ TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cl
   stages.clear();
   size_t slowest = 0;
   for (size_t shape = 0; shape < clocks.size(); ++shape) {
-    stages.push_back({stage_time(clocks[shape]), shapes.stages[shape]});
+    stages.push_back({stage_time(setup, clocks[shape]), shapes.stages[shape]});
     if (stages[shape].time.total() > stages[slowest].time.total()) slowest = shape;
   }
   TrainingStep step;
@@ -144,12 +158,19 @@ TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cl
   if (layout.pp > 1)
     step.send_s =
         software.pp_exposed * collective_s(cluster, CollectiveKind::send, neighbours, times.boundary_bytes);
-  PipelineTime pipeline =
-      pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), stages, step.send_s);
+  PipelineTime pipeline;
+  if (by == PipelineBy::recurrence) {
+    step.pieces = piece_times(setup, terms.parts);
+    pipeline = pipeline_recurrence(layout.schedule, setup.chunks(), setup.micro_batches(), layout.pp,
+                                   step.pieces, step.send_s);
+  } else {
+    pipeline =
+        pipeline_closed_form(layout.schedule, setup.chunks(), setup.micro_batches(), stages, step.send_s);
+  }
   TrainingBreakdown& parts = step.breakdown;
   fill_breakdown(parts, clocks[slowest], micro_batches);
-  parts.bubble = pipeline.bubble;
-  parts.pp = pipeline.seconds - pipeline.bubble - micro_batches * stages[slowest].time.total();
+  parts.bubble = pipeline.bubble, parts.pp = pipeline.sends;
+  parts.ep -= micro_batches * stages[slowest].time.total() - pipeline.busy;  // what pairs hide
   // The stage that ends the step: the first, whose drain is last, or the one with the most parameters.
   double exchange = 0, optimizer = 0;
   for (const StageClock& clock : clocks) {
@@ -164,6 +185,25 @@ TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cl
   step.low = step.seconds / (1 + software.half_width), step.high = step.seconds * (1 + software.half_width);
   fill_rates(setup, cluster, terms.flops_per_token(setup), step);
   return step;
+}
+
+}  // namespace
+
+Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                        const SoftwareGeneration& software) {
+  TESSERA_RETURN_IF_ERROR(validate(setup));
+  StepTerms terms;
+  bool table = has_table(setup.layout.schedule);
+  TrainingStep step =
+      step_time(setup, cluster, software, terms, table ? PipelineBy::recurrence : PipelineBy::closed_form);
+  double width = 1 + interval_half_width(software, cluster);
+  step.low = step.seconds / width, step.high = step.seconds * width;
+  return step;
+}
+
+TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
+                                const SoftwareGeneration& software, StepTerms& terms) {
+  return step_time(setup, cluster, software, terms, PipelineBy::closed_form);
 }
 
 }  // namespace tessera::plan

@@ -34,16 +34,19 @@ struct TrainingStep {
   double tokens_per_s_per_device = 0;
   double model_flops = 0;  // of the whole step
   double tflops_per_device = 0;
-  double mfu = 0;                     // against the 16-bit peak, or the 8-bit one where products are 8-bit
-  double power_share = 0;             // of the step in which the multipliers work
-  std::vector<PipelineStage> stages;  // of the pipeline in order; empty where a search asked
-  double send_s = 0;                  // of one message between stages, what computation does not hide
+  double mfu = 0;                 // against the 16-bit peak, or the 8-bit one where products are 8-bit
+  double power_share = 0;         // of the step in which the multipliers work
+  std::vector<PieceTime> pieces;  // of the model in order; empty where closed forms were used
+  double send_s = 0;              // of one message between stages, what computation does not hide
 };
 
+// The pipeline by the recurrence over the table of its schedule; V-Half and V-Min, which have none, by their
+// closed forms.
 Result<TrainingStep> training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,
                                         const SoftwareGeneration& software);
 
-// The same for a search: layouts of one request share most of their terms, which `terms` keeps.
+// For a search: the pipeline by its closed form, and layouts of one request share most of their terms, which
+// `terms` keeps.
 // REQUIRES: validate(setup) holds; `terms` only ever saw this model, work, options, cluster and software.
 class StepTerms;
 TrainingStep training_step_time(const TrainingSetup& setup, const GpuCluster& cluster,

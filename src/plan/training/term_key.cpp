@@ -23,4 +23,9 @@ TermKey layers_key(const TrainingLayout& layout, double recomputed) {
           {}};
 }
 
+TermKey kept_layers_key(const TrainingLayout& layout) {
+  int64_t rows = 2 * layout.micro_batch + (layout.sequence_parallel ? 1 : 0);
+  return {{layout.tp, layout.cp, layout.ep, layout.expert_tp(), rows}, {}};
+}
+
 }  // namespace tessera::plan

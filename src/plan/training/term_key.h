@@ -27,5 +27,7 @@ inline void mix(uint64_t& hash, uint64_t value) {
 // What layers of a micro-batch depend on. `recomputed`: the share of layers recomputed in full, where it
 // decides.
 TermKey layers_key(const TrainingLayout& layout, double recomputed);
+// The same for layers that compute nothing again.
+TermKey kept_layers_key(const TrainingLayout& layout);
 
 }  // namespace tessera::plan

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "plan/validate/training_case.h"
 
@@ -30,6 +31,32 @@ std::string recompute_words(const std::string& text) {
   if (colon == std::string::npos) return "none";
   std::string modules = text.substr(colon + 2);
   return modules.substr(0, modules.find(' '));
+}
+
+// Hardware FLOPs over model FLOPs say how much of the forward pass runs twice: layers of the first piece, as
+// many.
+void read_recomputed_share(RowReader& row, TrainingLayout& layout) {
+  const std::string& text = row.text("recompute");
+  size_t at = text.find("HFU ");
+  auto model = row.number("mfu_pct");
+  if (at == std::string::npos || !model || *model <= 0 || layout.pp > 1) return;
+  double share = 3 * (std::stod(text.substr(at + 4)) / *model - 1);
+  if (share <= 0 || share >= 1) return;
+  layout.recompute = {.full = Recomputation::Full::first,
+                      .layers = std::lround(share * static_cast<double>(row.integer("n_layers")))};
+  row.assume("recompute", to_string(layout.recompute) + ", as HFU over MFU says");
+}
+
+// XLA compiles one program for a replica's whole batch and keeps activations between layers split over the
+// model axis.
+void read_compiled_program(RowReader& row, TrainingLayout& layout) {
+  if (!row.mentions("gpu", "TPU") || layout.pp > 1) return;
+  if (row.text("micro_batch").empty() && row.integer("global_batch") % layout.replicas() == 0) {
+    layout.micro_batch = row.integer("global_batch") / layout.replicas();
+    row.assume("micro_batch", fmt::format("{}: a replica's batch at once", layout.micro_batch));
+  }
+  if (!row.text("seq_parallel").empty() || layout.tp == 1) return;
+  layout.sequence_parallel = row.integer("hidden") % layout.tp == 0;
 }
 
 Sharding sharding_of(const std::string& text, bool old) {
@@ -99,6 +126,8 @@ Result<TrainingLayout> layout_of_row(RowReader& row) {
   const std::string& text = row.text("recompute");
   TESSERA_ASSIGN_OR_RETURN(layout.recompute, parse_recomputation(recompute_words(text)));
   if (text.empty() || text == "not stated") row.assume("recompute", "none");
+  read_recomputed_share(row, layout);
+  read_compiled_program(row, layout);
   if (text.find("RMSNorm and MLA") != std::string::npos) row.assume("recompute", to_string(layout.recompute));
   return layout;
 }

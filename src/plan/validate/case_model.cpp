@@ -95,10 +95,11 @@ Result<Blueprint> blueprint_of_row(RowReader& row) {
   model.name = model.architecture = name;
   model.hidden = row.integer("hidden"), model.vocab = row.integer("vocab");
   model.max_positions = row.integer("seq_len");
-  model.tied = !gated && !contains(name, "Nemotron");
+  model.tied = (!gated && !contains(name, "Nemotron")) || contains(name, "PaLM");
   model.norm_bias = !gated;
   if (model.tied && !contains(name, "BLOOM")) model.learned_positions = model.max_positions;
   Layer layer{.mixer = mla ? mla_of(row) : attention_of(row, gated), .ffn = ffn_of(row, gated)};
+  if (row.mentions("notes", "parallel attention/MLP")) layer.norms = 1;
   bool experts = row.integer("moe_experts") > 0;
   int64_t dense = experts ? first_dense_layers(name) : row.integer("n_layers");
   for (int64_t index = 0; index < row.integer("n_layers"); ++index) {
