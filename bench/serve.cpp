@@ -107,16 +107,16 @@ Result<Timing> run(serve::Engine& engine, int64_t batch, int64_t prompt, int64_t
 
 Result<json> measure(const Flags& flags) {
   kernels::set_kernel_threads(flags.threads > 0 ? flags.threads : std::thread::hardware_concurrency());
-  auto group = make_single_group();
+  auto team = serve::make_single_team();
   serve::ServeOptions options{.model = flags.model, .dtype = flags.dtype, .kv_tokens = 1};
   auto start = Clock::now();
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, *group, false));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, false));
   json result = {{"model", flags.model}, {"load_s", seconds_since(start)}};
   const int64_t most = std::max<int64_t>(*std::ranges::max_element(flags.batches), 1);
   options.kv_tokens = most * (flags.prompt + flags.tokens + 64) + flags.prefill + 64;
   options.max_batch_tokens = 512;
   auto tokenizer = std::make_shared<Letters>(model.spec().vocab);
-  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, *group, tokenizer,
+  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, *team, tokenizer,
                                                              {.scheduling = serve::scheduling_of(options)}));
   const int64_t vocab = model.spec().vocab;
   int64_t seed = 0;

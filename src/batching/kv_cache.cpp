@@ -100,6 +100,12 @@ void KvCache::forget() {
   TESSERA_REQUIRE(pools_[0].num_used() == 0, "{} blocks still have owners", pools_[0].num_used());
 }
 
+void KvCache::drop_tier(int64_t tier) {
+  TESSERA_REQUIRE(tier > 0, "the cache itself cannot go");
+  forget();
+  pools_[static_cast<size_t>(tier)] = BlockPool(0);
+}
+
 std::vector<KvMove> KvCache::take_moves() {
   return std::exchange(moves_, {});
 }

@@ -60,6 +60,8 @@ class KvCache {
   void release(KvOwned& owned);
   // The content of all tiers is lost. REQUIRES: no request owns a block.
   void forget();
+  // The same, and from now on nothing goes to this tier, above 0.
+  void drop_tier(int64_t tier);
 
   std::vector<KvMove> take_moves();
 

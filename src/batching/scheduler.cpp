@@ -283,6 +283,11 @@ void Scheduler::reset() {
   kv_.forget();
 }
 
+void Scheduler::drop_tier(int64_t tier) {
+  while (!running_.empty()) requeue_last();
+  kv_.drop_tier(tier);
+}
+
 int64_t Scheduler::tokens_ahead(int64_t priority, const std::string& tenant) const {
   auto claims = waiting_.claims(priority, tenant);
   if (tenant.empty()) return claims.all;

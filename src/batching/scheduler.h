@@ -97,6 +97,8 @@ class Scheduler {
   std::vector<RequestId> expired(double now) const;
   // The cache has lost its content: every running request waits again and is computed anew.
   void reset();
+  // The same, and from now on no blocks go to this tier, above 0: its memory or disk has failed.
+  void drop_tier(int64_t tier);
 
   // Blocks of a running request: its token at position p lies in blocks[p / block_tokens].
   std::span<const BlockId> blocks_of(RequestId id) const;

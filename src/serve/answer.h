@@ -64,6 +64,8 @@ class Answer {
   std::vector<int64_t> guesses;
   GuessLength guess_length{0};
 
+  int64_t losses = 0;  // steps that failed since its last token
+
   // For the metrics.
   Clock::time_point arrival = Clock::now();
   std::optional<Clock::time_point> first_step, last_token;

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/log.h"
+
 namespace tessera::serve {
 
 using batching::StepEntry;
@@ -20,26 +22,36 @@ std::span<const float> row_of(const at::Tensor& logits, int64_t row) {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::start(const ServedModel& model, Group& group,
-                                              data::TokenizerPtr tokenizer, EngineOptions options) {
-  const auto& scheduling = options.scheduling;
-  TESSERA_ASSIGN_OR_RETURN(KvCache cache, model.make_cache(scheduling.blocks, scheduling.block_tokens));
+Result<std::unique_ptr<Engine>> Engine::start(ServedModel& model, Team& team, data::TokenizerPtr tokenizer,
+                                              EngineOptions options) {
+  auto& scheduling = options.scheduling;
+  TESSERA_ASSIGN_OR_RETURN(auto runner, StepRunner::make(model, scheduling, options.kv_folder));
+  if (!runner.disk().ok()) {
+    log(LogLevel::warn, "{}; the server goes on without its disk tier", runner.disk().error().message);
+    scheduling.disk_blocks = 0;
+  }
   int64_t limit = std::min(model.spec().max_positions, scheduling.capacity_tokens());
   options.max_length = options.max_length > 0 ? std::min(options.max_length, limit) : limit;
   if (model.spec().eos) options.end_tokens.push_back(*model.spec().eos);
   return std::unique_ptr<Engine>(
-      new Engine(model, group, std::move(tokenizer), std::move(options), std::move(cache)));
+      new Engine(model, team, std::move(tokenizer), std::move(options), std::move(runner)));
 }
 
-Engine::Engine(const ServedModel& model, Group& group, data::TokenizerPtr tokenizer, EngineOptions options,
-               KvCache cache)
+Engine::Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, EngineOptions options,
+               StepRunner runner)
     : model_(model),
-      group_(group),
+      team_(team),
       tokenizer_(std::move(tokenizer)),
       options_(std::move(options)),
-      cache_(std::move(cache)),
-      scheduler_(options_.scheduling),
-      thread_([this] { run(); }) {}
+      runner_(std::move(runner)),
+      scheduler_(options_.scheduling) {
+  runner_.connect(team_.group());
+  team_.on_loss([this] {
+    { std::lock_guard lock(mutex_); }  // who is about to wait sees the loss
+    changed_.notify_all();
+  });
+  thread_ = std::thread([this] { run(); });
+}
 
 Engine::~Engine() {
   std::vector<int64_t> left;
@@ -50,7 +62,9 @@ Engine::~Engine() {
   }
   for (int64_t id : left) cancel(id);
   changed_.notify_all();
+  team_.give_up();
   thread_.join();
+  team_.on_loss({});
 }
 
 Status Engine::check(const CompletionRequest& request) const {
@@ -137,26 +151,6 @@ bool Engine::forget(int64_t id) {
   return scheduler_.finish(id);
 }
 
-// Requests whose time is over end with an error. They hear of it without the lock.
-void Engine::expire(std::unique_lock<std::mutex>& lock) {
-  std::map<int64_t, AnswerPtr> over;
-  for (int64_t id : scheduler_.expired(now_s())) {
-    over[id] = answers_.at(id);
-    forget(id);
-  }
-  if (over.empty()) return;
-  lock.unlock();
-  for (const auto& [id, answer] : over) {
-    report(id, *answer, "error");
-    answer->completion().add(
-        {.finished = true,
-         .error =
-             make_error(ErrorCode::deadline_exceeded, "the request {} within its {:.3g} s; try again later",
-                        answer->first_step ? "did not end" : "did not start", seconds_since(answer->arrival))});
-  }
-  lock.lock();
-}
-
 batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& request) const {
   auto limit = [this](double own, double fallback) {
     double seconds = own > 0 ? own : fallback;
@@ -201,47 +195,65 @@ Gauges Engine::gauges() const {
           .kv_usage = static_cast<double>(scheduler_.blocks_in_use()) /
                       static_cast<double>(scheduler_.options().blocks),
           .prefix_queries = scheduler_.reuse().asked_tokens,
-          .prefix_hits = scheduler_.reuse().found_tokens};
-}
-
-std::optional<Error> Engine::failure() const {
-  std::lock_guard lock(mutex_);
-  return failure_;
+          .prefix_hits = scheduler_.reuse().found_tokens,
+          .kv_demoted = kv_demoted_,
+          .kv_promoted = kv_promoted_,
+          .worker_losses = team_.num_losses(),
+          .retries = retries_};
 }
 
 void Engine::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    if (Status status = run_one(lock); !status.ok()) {
-      lock.unlock();
-      return fail(status.error());
-    }
+    Status status = run_one(lock);
+    if (status.ok() || stopping_) continue;
+    lock.unlock();
+    return fail(status.error());
   }
   lock.unlock();
   // A rank that is gone already has nothing to be told.
-  (void)announce(group_, Command::stop, {});
+  (void)announce(team_.group(), Command::stop, {});
 }
 
 Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
-  if (scheduler_.idle()) {
-    auto pause = std::chrono::duration<double>(options_.idle_announcement_s);
-    if (changed_.wait_for(lock, pause, [this] { return stopping_ || !scheduler_.idle(); })) return {};
-    lock.unlock();
-    Status status = announce(group_, Command::idle, {});
-    lock.lock();
-    return status;
-  }
+  if (auto loss = team_.loss()) return recover(lock, {}, *loss);
+  if (scheduler_.idle()) return wait_for_work(lock);
   expire(lock);
-  Work work = plan_step();
-  if (work.step.entries.empty()) return {};
-  auto start = Clock::now();
+  return run_step(lock);
+}
+
+Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  auto pause = std::chrono::duration<double>(options_.idle_announcement_s);
+  auto has_news = [this] { return stopping_ || !scheduler_.idle() || team_.loss(); };
+  if (changed_.wait_for(lock, pause, has_news)) return {};
   lock.unlock();
-  Status status = announce(group_, Command::step, work.batch);
-  Result<at::Tensor> logits = status.ok() ? model_.forward(work.batch, cache_) : status.error();
+  Status status = announce(team_.group(), Command::idle, {});
+  lock.lock();
+  return status.ok() ? status : recover(lock, {}, status.error());
+}
+
+Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
+  Work work = plan_step();
+  if (work.step.entries.empty() && work.step.moves.empty()) return {};
+  auto start = Clock::now();
+  step_since_ = start;
+  lock.unlock();
+  Status status = announce(team_.group(), Command::step, work.batch);
+  Result<bool> moved = status.ok() ? runner_.move(work.batch) : status.error();
+  if (moved && !*moved) {
+    lock.lock();
+    lose_disk_tier();
+    return {};
+  }
+  Result<at::Tensor> logits = moved ? runner_.forward(work.batch) : moved.error();
   if (logits) deliver(work, logits->cpu());
   lock.lock();
-  wait_.step_ended(seconds_since(start), work.step.tokens(), scheduler_.num_waiting() > 0);
-  return logits ? Status() : Status(logits.error());
+  step_since_.reset();
+  if (!logits) return recover(lock, work.answers, logits.error());
+  double seconds = seconds_since(start);
+  longest_step_s_ = std::max(longest_step_s_, seconds);
+  wait_.step_ended(seconds, work.step.tokens(), scheduler_.num_waiting() > 0);
+  return {};
 }
 
 void Engine::guess() {
@@ -265,13 +277,14 @@ Engine::Work Engine::plan_step() {
     }
   }
   for (size_t i = 0; i < work.step.preempted.size(); ++i) metrics_.count_preemption();
+  for (const auto& move : work.step.moves) ++(move.to_tier > move.from_tier ? kv_demoted_ : kv_promoted_);
   for (const StepEntry& entry : work.step.entries) work.answers.push_back(answers_.at(entry.id));
   work.batch = make_batch(work);
   return work;
 }
 
 StepBatch Engine::make_batch(const Work& work) const {
-  StepBatch batch;
+  StepBatch batch{.moves = work.step.moves};
   for (const StepEntry& entry : work.step.entries)
     batch.max_blocks = std::max<int64_t>(batch.max_blocks, std::ssize(scheduler_.blocks_of(entry.id)));
   for (size_t i = 0; i < work.step.entries.size(); ++i)
@@ -281,7 +294,7 @@ StepBatch Engine::make_batch(const Work& work) const {
 
 void Engine::add_entry(const StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const {
   auto blocks = scheduler_.blocks_of(entry.id);
-  int64_t block_tokens = cache_.block_tokens;
+  int64_t block_tokens = runner_.block_tokens();
   for (int64_t position = entry.first; position < entry.first + entry.count; ++position) {
     bool chooses = entry.samples && position + 1 >= entry.first + entry.count - entry.drafts;
     if (answer.wants_prompt_logprobs() || chooses) batch.wanted.push_back(batch.num_tokens());
@@ -316,6 +329,7 @@ void Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int6
 // One token, and one more for each guess that equals the choice before it.
 void Engine::choose(const StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits) {
   int64_t before = answer->num_generated(), right = 0;
+  answer->losses = 0;
   std::optional<FinishReason> reason;
   while (true) {
     int64_t known = answer->num_generated();
@@ -368,29 +382,14 @@ void Engine::report(int64_t id, const Answer& answer, const std::string& reason)
                         .total_s = total_s});
 }
 
-// Every request ends with the error; later ones are refused with it.
-void Engine::fail(const Error& error) {
-  std::map<int64_t, AnswerPtr> left;
-  {
-    std::lock_guard lock(mutex_);
-    failure_ = error;
-    left.swap(answers_);
-    for (const auto& [id, answer] : left) scheduler_.finish(id);
-  }
-  for (const auto& [id, answer] : left) {
-    report(id, *answer, "error");
-    answer->completion().add({.finished = true, .error = error});
-  }
-  if (options_.on_failure) options_.on_failure(error);
-}
-
-Status follow_engine(const ServedModel& model, Group& group, const batching::SchedulerOptions& scheduling) {
-  TESSERA_ASSIGN_OR_RETURN(KvCache cache, model.make_cache(scheduling.blocks, scheduling.block_tokens));
+Status follow_engine(StepRunner& runner, Group& group) {
   while (true) {
     TESSERA_ASSIGN_OR_RETURN(Followed followed, follow(group));
     if (followed.command == Command::stop) return {};
     if (followed.command == Command::idle) continue;
-    auto logits = model.forward(followed.batch, cache);
+    TESSERA_ASSIGN_OR_RETURN(bool moved, runner.move(followed.batch));
+    if (!moved) continue;
+    auto logits = runner.forward(followed.batch);
     if (!logits) return logits.error();
   }
 }

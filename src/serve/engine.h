@@ -2,8 +2,14 @@
 // A request's tokens do not depend on the others.
 //
 // Rank 0 owns an Engine; the other ranks of a tensor-parallel group call follow_engine().
-// Threads: submit(), cancel(), gauges(), failure() and metrics() from any thread; the steps run on the engine's
-// own.
+//
+// A step that fails, because a rank was lost or for another reason, loses the cache and no request: the ranks
+// meet again, and every request that ran is computed anew from its tokens. What its reader has got stays true,
+// since a choice depends on (tokens, seed, position) only. A request whose steps fail again and again without a
+// token in between ends with an error.
+//
+// Threads: submit(), cancel(), gauges(), health(), failure() and metrics() from any thread; the steps run on
+// the engine's own.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +23,8 @@
 #include "batching/wait_predictor.h"
 #include "serve/answer.h"
 #include "serve/metrics.h"
-#include "serve/model.h"
+#include "serve/step_runner.h"
+#include "serve/team.h"
 
 namespace tessera::serve {
 
@@ -30,22 +37,34 @@ struct RequestSummary {
 
 struct EngineOptions {
   batching::SchedulerOptions scheduling;
+  std::filesystem::path kv_folder;  // of the disk tier's file; empty: the system's for temporary files
   int64_t max_length = 0;           // tokens of one prompt and its answer; 0: the model's positions
   std::vector<int64_t> end_tokens;  // besides the model's own
   int64_t max_guesses = 0;          // of one request in one step (guesses.h)
   double ttft_objective_s = 0;      // refuses what would get its first token later; 0: nothing
   double queue_timeout_s = 0;       // a request that has not run by then fails; 0: it waits
   double timeout_s = 0;             // a request that has not ended by then fails; 0: it goes on
+  int64_t max_losses = 3;           // failed steps of one request without a new token; then it fails
   double idle_announcement_s = 5;   // how often rank 0 tells the others that there is nothing to do
   std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
   std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
 };
 
+// Whether requests get on: what probes of an operator ask for.
+struct EngineHealth {
+  bool alive = true;    // false: only a restart of the server helps
+  bool ready = true;    // false: requests are taken, but nothing is computed now
+  std::string reason;   // when not ready
+  int64_t losses = 0;   // ranks that were lost so far
+  int64_t retries = 0;  // requests that were computed anew after a failed step
+};
+
 class Engine {
  public:
-  // `model`, `group` and `tokenizer` must outlive the engine. Allocates the KV cache and starts the thread.
-  static Result<std::unique_ptr<Engine>> start(const ServedModel& model, Group& group,
-                                               data::TokenizerPtr tokenizer, EngineOptions options);
+  // `model`, `team` (whose ranks have met) and `tokenizer` must outlive the engine. Allocates the KV cache and
+  // starts the thread.
+  static Result<std::unique_ptr<Engine>> start(ServedModel& model, Team& team, data::TokenizerPtr tokenizer,
+                                               EngineOptions options);
   ~Engine();  // cancels what is left
 
   // Queues all requests or none. Each `notify` runs on the engine's thread whenever there is something to take.
@@ -63,6 +82,7 @@ class Engine {
   int64_t max_length() const { return options_.max_length; }
   const std::vector<int64_t>& end_tokens() const { return options_.end_tokens; }
   Gauges gauges() const;
+  EngineHealth health() const;
   std::optional<Error> failure() const;
   const Metrics& metrics() const { return metrics_; }
 
@@ -74,10 +94,20 @@ class Engine {
     std::vector<AnswerPtr> answers;  // of step.entries
   };
 
-  Engine(const ServedModel& model, Group& group, data::TokenizerPtr tokenizer, EngineOptions options,
-         KvCache cache);
+  Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, EngineOptions options,
+         StepRunner runner);
   void run();
   Status run_one(std::unique_lock<std::mutex>& lock);
+  Status wait_for_work(std::unique_lock<std::mutex>& lock);
+  Status run_step(std::unique_lock<std::mutex>& lock);
+  Status recover(std::unique_lock<std::mutex>& lock, const std::vector<AnswerPtr>& affected,
+                 const Error& error);
+  void lose_disk_tier();
+  Status meet_again(std::unique_lock<std::mutex>& lock);
+  void give_up_on_unlucky(std::unique_lock<std::mutex>& lock, const std::vector<AnswerPtr>& affected,
+                          const Error& error);
+  void end_with(std::unique_lock<std::mutex>& lock, const std::vector<int64_t>& ids,
+                const std::function<Error(const Answer&)>& error);
   Work plan_step();
   void guess();
   void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
@@ -99,10 +129,10 @@ class Engine {
   Status check_rules(const CompletionRequest& request) const;
 
   const ServedModel& model_;
-  Group& group_;
+  Team& team_;
   data::TokenizerPtr tokenizer_;
   EngineOptions options_;
-  KvCache cache_;
+  StepRunner runner_;
   Metrics metrics_;
 
   mutable std::mutex mutex_;
@@ -114,10 +144,15 @@ class Engine {
   int64_t next_id_ = 1;
   bool stopping_ = false;
   std::optional<Error> failure_;
+  std::optional<Error> recovering_;  // from what
+  int64_t retries_ = 0, kv_demoted_ = 0, kv_promoted_ = 0;
+  std::optional<Clock::time_point> step_since_;  // of the step under way
+  double longest_step_s_ = 0;
   std::thread thread_;
 };
 
-// Runs the steps that rank 0 announces until it stops. For every other rank of the group.
-Status follow_engine(const ServedModel& model, Group& group, const batching::SchedulerOptions& scheduling);
+// Runs the steps that rank 0 announces until it stops. For every other rank of the group, which `runner` is
+// connected with. An error ends the group; rank 0 notices and calls for another one.
+Status follow_engine(StepRunner& runner, Group& group);
 
 }  // namespace tessera::serve

@@ -92,7 +92,7 @@ class ForwardPass {
   // Every rank looks up its own rows; the others give zeros, so the sum over ranks is exact.
   Result<Tensor> embed(const Tensor& ids) const {
     Tensor x_TD = empty({tokens_, model_.spec_.hidden});
-    const int64_t first = model_.group_->rank() * model_.local_vocab();
+    const int64_t first = model_.place_.rank * model_.local_vocab();
     if (model_.embedding_.defined())
       kernels::embedding(model_.embedding_, ids, first, x_TD);
     else

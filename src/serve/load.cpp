@@ -73,10 +73,10 @@ Status check_degree(const ModelSpec& spec, int64_t tp, int64_t blocks) {
 
 }  // namespace
 
-Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, Group& group,
+Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, const RankInGroup& place,
                                       const LoadOptions& options) {
   try {
-    ServedModel model(group);
+    ServedModel model(place);
     TESSERA_ASSIGN_OR_RETURN(model.spec_, load_model_spec(directory));
     model.dtype_ = options.dtype;
     const bool packed = checkpoint::PackedModel::is_at(directory);
@@ -87,8 +87,8 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, Gr
       return make_error(ErrorCode::data_loss,
                         "{}: sums cut in {} blocks do not fit config.json; export it again", directory.string(),
                         model.tp_blocks_);
-    TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, group.size(), model.tp_blocks_));
-    weights->set_place({.tp = group.size(), .rank = group.rank()});
+    TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, place.tp, model.tp_blocks_));
+    weights->set_place(place);
     model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
     auto frequencies = inverse_frequencies(model.spec_.rope, model.spec_.head_dim);
     model.rope_ = kernels::rope_table(frequencies, model.spec_.max_positions);
@@ -97,6 +97,13 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, Gr
   } catch (const std::exception& failure) {
     return make_error(ErrorCode::internal, "cannot load {}: {}", directory.string(), text_of(failure));
   }
+}
+
+void ServedModel::connect(Group& group) {
+  TESSERA_REQUIRE(group.size() == place_.tp && group.rank() == place_.rank,
+                  "rank {} of {} cannot run the weights of rank {} of {}", group.rank(), group.size(),
+                  place_.rank, place_.tp);
+  group_ = &group;
 }
 
 }  // namespace tessera::serve

@@ -108,6 +108,14 @@ std::string Metrics::render(const std::string& model_name, const Gauges& gauges)
                 labels, gauges.prefix_queries);
   text += value("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found there.", labels,
                 gauges.prefix_hits);
+  text += value("tessera:kv_blocks_demoted_total", "counter", "KV blocks that went to host memory or disk.",
+                labels, gauges.kv_demoted);
+  text += value("tessera:kv_blocks_promoted_total", "counter", "KV blocks that came back from there.", labels,
+                gauges.kv_promoted);
+  text += value("tessera:worker_losses_total", "counter", "Worker processes that were lost.", labels,
+                gauges.worker_losses);
+  text += value("tessera:request_retries_total", "counter", "Requests computed anew after a failed step.",
+                labels, gauges.retries);
   text += value("vllm:num_preemptions_total", "counter", "Requests that lost their KV blocks for a while.",
                 labels, preemptions_);
   text +=

@@ -28,6 +28,8 @@ struct Gauges {
   int64_t running = 0, waiting = 0;
   double kv_usage = 0;                          // used blocks / all blocks
   int64_t prefix_queries = 0, prefix_hits = 0;  // prompt tokens looked up in the cache, and found
+  int64_t kv_demoted = 0, kv_promoted = 0;      // blocks that went to a slower tier, and that came back
+  int64_t worker_losses = 0, retries = 0;       // ranks lost, and requests computed anew after a failed step
 };
 
 class Metrics {

@@ -32,6 +32,11 @@ struct KvCache {
   int64_t block_tokens = 16;
 };
 
+// One of `tp` ranks that share every layer.
+struct RankInGroup {
+  int64_t tp = 1, rank = 0;
+};
+
 struct LoadOptions {
   // Of activations and KV, and of weights that are not in few bits: float32 or bfloat16.
   at::ScalarType dtype = at::kFloat;
@@ -41,10 +46,13 @@ struct LoadOptions {
 
 class ServedModel {
  public:
-  // Reads config.json and the weights of this rank from a Hugging Face or a packed directory. `group` must
-  // outlive the model. Errors: those of the files; a group whose size does not divide tp_blocks_of().
-  static Result<ServedModel> load(const std::filesystem::path& directory, Group& group,
+  // Reads config.json and the weights of this rank from a Hugging Face or a packed directory. Errors: those of
+  // the files; a tp that does not divide tp_blocks_of().
+  static Result<ServedModel> load(const std::filesystem::path& directory, const RankInGroup& place,
                                   const LoadOptions& options);
+  // The ranks that forward() computes with; they must outlive it. Again after they have met anew. One rank
+  // needs none.
+  void connect(Group& group);
 
   const ModelSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
@@ -67,13 +75,14 @@ class ServedModel {
     FeedForward ffn;
   };
 
-  explicit ServedModel(Group& group) : group_(&group) {}
-  int64_t tp() const { return group_->size(); }
+  explicit ServedModel(const RankInGroup& place) : place_(place) {}
+  int64_t tp() const { return place_.tp; }
   int64_t local_heads() const { return spec_.heads / tp(); }
   int64_t local_kv_heads() const { return spec_.kv_heads / tp(); }
   int64_t local_vocab() const { return padded_vocab_ / tp(); }  // rows of this rank, with padding
 
-  Group* group_;
+  RankInGroup place_;
+  Group* group_ = nullptr;
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
   int64_t tp_blocks_ = 1, padded_vocab_ = 0;

@@ -40,11 +40,10 @@ HttpResponse OpenAiApi::get(const HttpRequest& request) const {
 }
 
 HttpResponse OpenAiApi::health(const HttpRequest& request) const {
-  if (auto failure = engine_.failure()) {
-    ApiError error{.status = 503, .message = failure->message, .type = "service_unavailable_error"};
-    return {.status = error.status, .body = error.body(request.id)};
-  }
-  return {.body = R"({"status":"ok"})"};
+  EngineHealth health = engine_.health();
+  if (health.ready) return {.body = R"({"status":"ok"})"};
+  ApiError error{.status = 503, .message = health.reason, .type = "service_unavailable_error"};
+  return {.status = error.status, .body = error.body(request.id)};
 }
 
 std::string OpenAiApi::model_json() const {

@@ -29,8 +29,9 @@ Status check(const ServeOptions& options) {
   if (options.max_running < 1 || options.max_running > options.max_batch_tokens)
     return invalid("{} requests at once need as many tokens in a step, but --max-batch-tokens is {}",
                    options.max_running, options.max_batch_tokens);
-  if (options.max_waiting < 1 || options.block_tokens < 1 || options.kv_tokens < 0)
-    return invalid("--max-waiting, the block size and --kv-tokens must be positive");
+  if (options.max_waiting < 1 || options.block_tokens < 1 ||
+      std::min({options.kv_tokens, options.kv_host_tokens, options.kv_disk_tokens}) < 0)
+    return invalid("--max-waiting, the block size and the tokens of the KV cache must be positive");
   return {};
 }
 
@@ -48,10 +49,12 @@ batching::SchedulerOptions scheduling_of(const ServeOptions& options) {
           .block_tokens = options.block_tokens,
           .max_batch_tokens = options.max_batch_tokens,
           .max_running = options.max_running,
-          .max_waiting = options.max_waiting};
+          .max_waiting = options.max_waiting,
+          .host_blocks = options.kv_host_tokens / options.block_tokens,
+          .disk_blocks = options.kv_disk_tokens / options.block_tokens};
 }
 
-Result<ServedModel> load_model(const ServeOptions& options, Group& group, bool show_progress) {
+Result<ServedModel> load_model(const ServeOptions& options, int64_t rank, bool show_progress) {
   LoadOptions load;
   TESSERA_ASSIGN_OR_RETURN(load.dtype, parse_dtype(options.dtype));
   std::unique_ptr<Progress> progress;
@@ -62,7 +65,7 @@ Result<ServedModel> load_model(const ServeOptions& options, Group& group, bool s
           std::make_unique<Progress>(Progress::Options{.label = "load", .unit = "tensors", .total = total});
     progress->update(done);
   };
-  auto model = ServedModel::load(options.model, group, load);
+  auto model = ServedModel::load(options.model, {.tp = options.layout.tp, .rank = rank}, load);
   if (progress && model) progress->finish();
   return model;
 }

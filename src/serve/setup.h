@@ -19,6 +19,8 @@ struct ServeOptions {
   int64_t max_waiting = 256;       // requests that wait
   int64_t kv_tokens = 0;           // of the cache, over all requests; 0: chosen
   int64_t block_tokens = 16;
+  int64_t kv_host_tokens = 0, kv_disk_tokens = 0;  // of further tiers, for prompts that come again
+  std::filesystem::path kv_disk_folder;            // empty: the system's for temporary files
 };
 
 Result<at::ScalarType> parse_dtype(const std::string& text);
@@ -33,7 +35,7 @@ Result<int64_t> choose_kv_tokens(const ServeOptions& options);
 // REQUIRES: options.kv_tokens is set.
 batching::SchedulerOptions scheduling_of(const ServeOptions& options);
 
-// Loads with a progress line on standard error when `show_progress`.
-Result<ServedModel> load_model(const ServeOptions& options, Group& group, bool show_progress);
+// The part of one rank of options.layout. Loads with a progress line on standard error when `show_progress`.
+Result<ServedModel> load_model(const ServeOptions& options, int64_t rank, bool show_progress);
 
 }  // namespace tessera::serve

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "batching/kv_cache.h"
 #include "comm/group.h"
 #include "core/result.h"
 
@@ -15,7 +16,8 @@ struct StepBatch {
   std::vector<int64_t> tokens, positions, sequence, slot;  // [T]; sequence: row of block_table
   std::vector<int64_t> block_table;                        // [S, max_blocks], rows filled up with 0
   int64_t max_blocks = 0;
-  std::vector<int64_t> wanted;  // tokens t whose logits are asked for, ascending
+  std::vector<int64_t> wanted;          // tokens t whose logits are asked for, ascending
+  std::vector<batching::KvMove> moves;  // of blocks between tiers, in order, before the tokens run
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_sequences() const {

@@ -15,7 +15,8 @@ TEST(StepBatch, EveryRankGetsWhatRankZeroAnnounced) {
                   .slot = {16, 17, 41},
                   .block_table = {1, 0, 3, 2},
                   .max_blocks = 2,
-                  .wanted = {1, 2}};
+                  .wanted = {1, 2},
+                  .moves = {{.from_tier = 0, .to_tier = 1, .from = 3, .to = 7}, {2, 0, 5, 3}}};
   std::vector<std::thread> followers;
   for (size_t rank = 1; rank < 3; ++rank)
     followers.emplace_back([&, rank] {

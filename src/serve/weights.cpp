@@ -45,7 +45,7 @@ class FloatWeights : public Weights {
         tp_blocks_(tp_blocks_of(spec)) {}
 
   int64_t tp_blocks() const override { return tp_blocks_; }
-  void set_place(const Place& place) override { place_ = place; }
+  void set_place(const RankInGroup& place) override { place_ = place; }
 
   Result<Tensor> floats(Role role, int64_t layer) override { return own(role, layer, -1); }
 
@@ -107,7 +107,7 @@ class FloatWeights : public Weights {
   Inventory inventory_;
   const LoadOptions& options_;
   int64_t tp_blocks_;
-  Place place_;
+  RankInGroup place_;
   std::string last_read_;
   int64_t num_read_ = 0;
 };
@@ -119,7 +119,7 @@ class PackedWeights : public Weights {
       : model_(std::move(model)), spec_(spec), inventory_(spec), dtype_(options.dtype) {}
 
   int64_t tp_blocks() const override { return model_.tp_blocks(); }
-  void set_place(const Place& place) override { place_ = place; }
+  void set_place(const RankInGroup& place) override { place_ = place; }
 
   Result<Tensor> floats(Role role, int64_t layer) override {
     const TensorSpec& tensor = inventory_.find(role, layer);
@@ -191,7 +191,7 @@ class PackedWeights : public Weights {
   const ModelSpec& spec_;
   Inventory inventory_;
   at::ScalarType dtype_;
-  Place place_;
+  RankInGroup place_;
 };
 
 }  // namespace

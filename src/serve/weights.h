@@ -11,14 +11,9 @@ namespace tessera::serve {
 // Errors: those of the files.
 class Weights {
  public:
-  // Rank `rank` of `tp`, which divides tp_blocks().
-  struct Place {
-    int64_t tp = 1, rank = 0;
-  };
-
   virtual ~Weights() = default;
   virtual int64_t tp_blocks() const = 0;
-  virtual void set_place(const Place& place) = 0;
+  virtual void set_place(const RankInGroup& place) = 0;  // tp divides tp_blocks()
 
   virtual Result<at::Tensor> floats(Role role, int64_t layer = -1) = 0;
   // Several weights side by side.

@@ -117,9 +117,9 @@ Status run(const GenerateFlags& flags) {
     if (stop.empty()) return invalid("--stop must not be empty");
   TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
   flags.serve.apply_threads(1);
-  auto group = make_single_group();
+  auto team = serve::make_single_team();
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, *group, false));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, false));
   auto prompt = flags.tokens;
   if (prompt.empty()) prompt = tokenizer->encode(flags.prompt, {.add_special_tokens = true});
   json result = {{"prompt_tokens", prompt}};
@@ -127,7 +127,7 @@ Status run(const GenerateFlags& flags) {
     TESSERA_ASSIGN_OR_RETURN(auto logits, prompt_logits(model, prompt));
     result["logits"] = rows_of(logits);
   }
-  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, *group, tokenizer,
+  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, *team, tokenizer,
                                                              {.scheduling = serve::scheduling_of(options)}));
   bool quiet = flags.json_file == "-";
   auto show = [quiet](const std::string& text) {

@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/number_checks.h"
 #include "cli/torch/front_options.h"
+#include "cli/torch/rank_meeting.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
 #include "core/log.h"
@@ -20,7 +21,7 @@ struct ServeCommand {
   FrontFlags front;
   std::string name, chat_template;
   int64_t max_length = 0, max_guesses = 0;
-  double ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
+  double worker_silence_s = 0.8, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
   bool quiet = false;
 };
 
@@ -42,15 +43,28 @@ void print_request(const serve::RequestSummary& request) {
                          request.reason));
 }
 
-// Ranks above 0: the model's other parts, until rank 0 says stop.
+// Ranks above 0: the model's other parts, until rank 0 says stop. A group that ends for another reason is
+// followed by the next one.
 Status run_follower(const ServeCommand& flags, const RankPlace& place) {
+  set_log_name(fmt::format("rank {}", place.rank));
+  TESSERA_ASSIGN_OR_RETURN(auto member, RankMember::connect(place));
   ServeFlags own = flags.serve;
   own.kv_tokens = place.kv_tokens;
   TESSERA_ASSIGN_OR_RETURN(auto options, own.options());
   own.apply_threads(place.size);
-  TESSERA_ASSIGN_OR_RETURN(auto group, join_team(place));
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, *group, false));
-  return serve::follow_engine(model, *group, serve::scheduling_of(options));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, place.rank, false));
+  TESSERA_ASSIGN_OR_RETURN(
+      auto runner, serve::StepRunner::make(model, serve::scheduling_of(options), options.kv_disk_folder));
+  member->loaded();
+  while (true) {
+    TESSERA_ASSIGN_OR_RETURN(auto group, member->next_group());
+    if (!group) return {};
+    runner.connect(*group);
+    Status followed = serve::follow_engine(runner, *group);
+    if (followed.ok()) return {};
+    log(LogLevel::info, "waits for the others after: {}", followed.error().message);
+    group->abort(followed.error());
+  }
 }
 
 // A template that cannot be run takes away chat only; completions are served all the same.
@@ -76,12 +90,14 @@ serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPt
   return out;
 }
 
-Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, Group& group,
+Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, serve::Team& team,
                       HttpServer& server) {
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, group, true));
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, true));
+  TESSERA_RETURN_IF_ERROR(team.meet());
   std::optional<Error> failure;
   serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
+                                      .kv_folder = options.kv_disk_folder,
                                       .max_length = flags.max_length,
                                       .max_guesses = flags.max_guesses,
                                       .ttft_objective_s = flags.ttft_objective_s,
@@ -94,7 +110,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
       server.drain();
     });
   };
-  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, group, tokenizer, engine_options));
+  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, team, tokenizer, engine_options));
   serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, *engine));
   print_line(fmt::format("serving {} on {} (layout {}, {}, context {} tokens, KV cache {} tokens)",
                          model_name(flags), flags.front.url(server), to_string(options.layout), options.dtype,
@@ -113,8 +129,10 @@ Status run_server(const ServeCommand& flags) {
   // Bound before the model is loaded, so that a port in use is known at once.
   TESSERA_ASSIGN_OR_RETURN(auto server, flags.front.listen());
   flags.serve.apply_threads(options.layout.tp);
-  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start(options.layout.tp, options.kv_tokens));
-  return serve_requests(flags, options, team->group(), *server);
+  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start({.size = options.layout.tp,
+                                                       .kv_tokens = options.kv_tokens,
+                                                       .silence_s = flags.worker_silence_s}));
+  return serve_requests(flags, options, *team, *server);
 }
 
 }  // namespace
@@ -138,6 +156,18 @@ void add_serve(CLI::App& app) {
   command->add_option("--max-waiting", flags->serve.max_waiting, "Requests that wait; more are refused")
       ->capture_default_str();
   command
+      ->add_option("--kv-host-tokens", flags->serve.kv_host_tokens,
+                   "Tokens whose keys and values stay in host memory when the cache needs their room; 0: none")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  command->add_option("--kv-disk-tokens", flags->serve.kv_disk_tokens, "The same on disk, behind host memory")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  command
+      ->add_option("--kv-disk-dir", flags->serve.kv_disk_folder,
+                   "Folder of the disk tier; the system's for temporary files if empty")
+      ->check(CLI::ExistingDirectory);
+  command
       ->add_option(
           "--ttft-objective", flags->ttft_objective_s,
           "Refuse a request at once when its first token would come after so many seconds; 0: queue it")
@@ -155,6 +185,11 @@ void add_serve(CLI::App& app) {
       ->add_option("--guess", flags->max_guesses,
                    "Guess up to so many tokens ahead from repetitions in the text; answers stay the same")
       ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  command
+      ->add_option("--worker-silence", flags->worker_silence_s,
+                   "Seconds without a sign of life after which a worker process is replaced")
+      ->check(positive_number())
       ->capture_default_str();
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(

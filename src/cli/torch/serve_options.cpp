@@ -24,7 +24,10 @@ Result<serve::ServeOptions> ServeFlags::options() const {
                               .max_batch_tokens = max_batch_tokens,
                               .max_running = std::min(max_running, max_batch_tokens),
                               .max_waiting = max_waiting,
-                              .kv_tokens = kv_tokens};
+                              .kv_tokens = kv_tokens,
+                              .kv_host_tokens = kv_host_tokens,
+                              .kv_disk_tokens = kv_disk_tokens,
+                              .kv_disk_folder = kv_disk_folder};
   TESSERA_ASSIGN_OR_RETURN(options.layout, parse_layout(layout));
   TESSERA_RETURN_IF_ERROR(check(options));
   if (options.kv_tokens == 0) {

@@ -11,6 +11,8 @@ namespace tessera::cli {
 struct ServeFlags {
   std::string model, layout = "dp=1", dtype = "float32";
   int64_t max_batch_tokens = 512, max_running = 64, max_waiting = 256, kv_tokens = 0, threads = 0;
+  int64_t kv_host_tokens = 0, kv_disk_tokens = 0;
+  std::string kv_disk_folder;
 
   void add_to(CLI::App& command);
   // Checked, with the number of KV tokens chosen.

@@ -1,0 +1,39 @@
+// One rank's part of a step: blocks of keys and values change places, then the tokens run. Every rank of a
+// group does the same, so that the caches of all stay alike. Threads: one at a time.
+#pragma once
+
+#include "batching/scheduler.h"
+#include "serve/kv_tiers.h"
+#include "serve/model.h"
+
+namespace tessera::serve {
+
+class StepRunner {
+ public:
+  // Allocates the cache and its tiers. `model` must outlive the runner. `folder`: of the disk tier.
+  static Result<StepRunner> make(ServedModel& model, const batching::SchedulerOptions& scheduling,
+                                 const std::filesystem::path& folder);
+
+  // The ranks to run with; again after they have met anew. The cache's content means nothing from then on.
+  void connect(Group& group);
+  int64_t block_tokens() const { return cache_.block_tokens; }
+
+  // Whether this rank has its disk tier. An error is logged by move(), too.
+  const Status& disk() const { return tiers_.disk(); }
+
+  // Carries out the batch's moves. False when the disk of some rank has failed: then no rank may run this batch
+  // or use what is in the cache, but the group is well. Errors: the group's.
+  Result<bool> move(const StepBatch& batch);
+  // As ServedModel::forward.
+  Result<at::Tensor> forward(const StepBatch& batch) { return model_->forward(batch, cache_); }
+
+ private:
+  StepRunner(ServedModel& model, KvCache cache, KvTiers tiers);
+
+  ServedModel* model_;
+  Group* group_ = nullptr;
+  KvCache cache_;
+  KvTiers tiers_;
+};
+
+}  // namespace tessera::serve
