@@ -1,6 +1,7 @@
 #include "recsys_train/run.h"
 
 #include "core/clock.h"
+#include "core/hash.h"
 
 namespace tessera::recsys_train {
 namespace {
@@ -107,6 +108,14 @@ Result<RunResult> train(const RunConfig& run, Setup& setup, const RunCallbacks& 
   }
   TESSERA_ASSIGN_OR_RETURN(result.groups, group_results(setup));
   return result;
+}
+
+Status add_hashes(Setup& setup, RunResult& result) {
+  std::vector<float> state = setup.trainer->state();
+  result.weights_hash = hex(hash64(std::as_bytes(std::span(state))));
+  TESSERA_ASSIGN_OR_RETURN(uint64_t rows, setup.worker->digest(setup.trainer->standing().step));
+  result.rows_hash = hex(rows);
+  return {};
 }
 
 }  // namespace tessera::recsys_train

@@ -26,6 +26,7 @@ struct RunResult {
   std::vector<Quality> tests;                    // after each epoch
   double best_auc = 0;                           // of the test rows where the truth is known
   std::vector<GroupResult> groups;
+  std::string weights_hash, rows_hash;  // where asked for
 
   Quality test() const { return tests.empty() ? Quality{} : tests.back(); }
 };
@@ -69,5 +70,7 @@ ServingOptions serving_options(const RunConfig& run);
 
 // From where the trainer stands to the end of the last epoch. Trainers of rank above 0 test nothing.
 Result<RunResult> train(const RunConfig& run, Setup& setup, const RunCallbacks& callbacks);
+// Fills in the hashes of dense weights with their optimizer's state, and of all rows.
+Status add_hashes(Setup& setup, RunResult& result);
 
 }  // namespace tessera::recsys_train

@@ -109,9 +109,12 @@ Status check(const RunConfig& run) {
        {Bound{"train.batch", trainer.batch, 1}, Bound{"train.epochs", run.epochs, 0},
         Bound{"train.staleness", trainer.staleness, 0}, Bound{"train.prefetch", trainer.prefetch, 1},
         Bound{"train.parts", trainer.parts, 0}, Bound{"train.dense_staleness", trainer.dense_staleness, 0},
-        Bound{"train.servers", run.servers, 1}, Bound{"train.threads", run.threads, 0}})
+        Bound{"train.servers", run.servers, 1}, Bound{"train.trainers", run.trainers, 1},
+        Bound{"train.workers", run.workers, 1}, Bound{"train.threads", run.threads, 0}})
     if (bound.value < bound.least)
       return invalid("{}={}: expected at least {}", bound.key, bound.value, bound.least);
+  if (trainer.parts % run.trainers != 0)
+    return invalid("train.parts={} over train.trainers={}: expected a multiple", trainer.parts, run.trainers);
   return recsys::validate(embedding_options(run));
 }
 
@@ -187,6 +190,10 @@ void bind(Config& config, RunConfig& run) {
               "batches of a step, averaged: the work that trainers share; 0: one for each trainer");
   config.bind("train.epochs", &run.epochs, "passes over the training rows");
   config.bind("train.servers", &run.servers, "embedding stores the rows are spread over");
+  config.bind("train.trainers", &run.trainers,
+              "dense trainers, which share the parts of a step; by tessera launch");
+  config.bind("train.workers", &run.workers,
+              "embedding workers between trainers and servers; by tessera launch");
   config.bind("train.seed", &run.seed, "of weights and rows");
   config.bind("train.threads", &run.threads, "of the dense network; 0: libtorch's choice");
   config.bind("train.run_dir", &run.run_dir, "where the record of the run goes; empty: none");
@@ -201,6 +208,7 @@ Result<RunConfig> load_run_config(const std::filesystem::path& file, const std::
   TESSERA_RETURN_IF_ERROR(config.set_all(overrides));
   if (explained != nullptr) *explained = config.explain();
   TESSERA_RETURN_IF_ERROR(check(run));
+  if (run.trainer.parts == 0) run.trainer.parts = run.trainers;
   return run;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/clock.h"
+#include "core/hash.h"
 
 namespace tessera::recsys_train {
 
@@ -29,16 +30,19 @@ bool ServedStore::is_next(int64_t group, int64_t part, uint64_t sequence) {
   return true;
 }
 
+Status ServedStore::await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock) {
+  auto until = Deadline::after(options_.timeout_s).at;
+  if (changed_.wait_until(lock, until, [&] { return applied_steps(group) >= steps; })) return {};
+  return make_error(ErrorCode::deadline_exceeded,
+                    "a get needs the gradients of {} steps in group {}; after {:.0f} s there are {}", steps,
+                    store_->group(group).name, options_.timeout_s, applied_steps(group));
+}
+
 Status ServedStore::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
                         const GetOptions& options, int64_t* applied_before) {
   if (options.needs_step > 0 || applied_before != nullptr) {
     std::unique_lock lock(mutex_);
-    auto until = Deadline::after(options_.timeout_s).at;
-    if (!changed_.wait_until(lock, until, [&] { return applied_steps(group) >= options.needs_step; }))
-      return make_error(ErrorCode::deadline_exceeded,
-                        "a get needs the gradients of {} steps in group {}; after {:.0f} s there are {}",
-                        options.needs_step, store_->group(group).name, options_.timeout_s,
-                        applied_steps(group));
+    TESSERA_RETURN_IF_ERROR(await_steps(group, options.needs_step, lock));
     if (applied_before != nullptr) *applied_before = applied_steps(group);
   }
   return store_->get(group, ids, rows, options.access);
@@ -73,6 +77,18 @@ Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<
   }
   changed_.notify_all();
   return {};
+}
+
+Result<uint64_t> ServedStore::digest(int64_t group, int64_t step) {
+  uint64_t sum = 0;
+  {
+    std::unique_lock lock(mutex_);
+    TESSERA_RETURN_IF_ERROR(await_steps(group, step, lock));
+  }
+  TESSERA_RETURN_IF_ERROR(store_->for_each(group, [&](uint64_t, std::span<const std::byte> record) {
+    sum += hash64(record, static_cast<uint64_t>(group));
+  }));
+  return sum;
 }
 
 }  // namespace tessera::recsys_train

@@ -46,6 +46,10 @@ class ServedStore {
   Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
              const recsys::PutOptions& options);
 
+  // Sum of the hashes of all records of a group once every put of the steps before `step` has been applied:
+  // equal for equal rows, however many servers they lie on.
+  Result<uint64_t> digest(int64_t group, int64_t step);
+
   recsys::Store& store() { return *store_; }
 
  private:
@@ -53,6 +57,7 @@ class ServedStore {
     return applied_[static_cast<size_t>(part * store_->num_groups() + group)];
   }
   int64_t applied_steps(int64_t group);
+  Status await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock);
   bool is_next(int64_t group, int64_t part, uint64_t sequence);
 
   std::unique_ptr<recsys::Store> store_;

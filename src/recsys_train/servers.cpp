@@ -42,6 +42,15 @@ class LocalServers : public EmbeddingServers {
     return sum;
   }
 
+  Result<uint64_t> digest(int64_t group, int64_t step) override {
+    uint64_t sum = 0;
+    for (const auto& store : stores_) {
+      TESSERA_ASSIGN_OR_RETURN(uint64_t part, store->digest(group, step));
+      sum += part;
+    }
+    return sum;
+  }
+
  private:
   int64_t dim(int64_t group) const { return stores_[0]->store().group(group).dim; }
   std::vector<std::unique_ptr<ServedStore>> stores_;

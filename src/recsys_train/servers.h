@@ -22,6 +22,7 @@ class EmbeddingServers {
   virtual int64_t num_servers() const = 0;
   // Summed over servers.
   virtual Result<recsys::GroupStats> stats(int64_t group) = 0;
+  virtual Result<uint64_t> digest(int64_t group, int64_t step) = 0;
 };
 
 // `num_servers` stores in this process. Threads of one call: one.

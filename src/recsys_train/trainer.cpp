@@ -250,6 +250,15 @@ void Trainer::take_kept(const TrainerMemory::Kept& kept, Work& work) {
   }
 }
 
+std::vector<float> Trainer::kept_dense(int64_t step) {
+  auto kept = parts_.memory && step >= 0 ? parts_.memory->kept(step) : std::nullopt;
+  if (!kept) return {};
+  Work work;
+  take_kept(*kept, work);
+  auto first = dense_of(parts_.rank * own_parts()).begin();
+  return {first, first + own_parts() * dense_floats()};
+}
+
 // The mean over parts, summed in their order.
 Status Trainer::average() {
   auto sum = floats(parts_.model->parameters().flat_gradients());

@@ -103,6 +103,9 @@ class Trainer {
   // there.
   std::vector<float> state();
   void set_state(std::span<const float> state, const Standing& progress);
+  // Gradients of the own parts of an earlier step, as the exchange was given them; empty when the memory has
+  // lost them. REQUIRES: no epoch is under way.
+  std::vector<float> kept_dense(int64_t step);
   // Called after each dense step, before its rows are updated.
   std::function<Status(const Standing&)> on_dense_step;
 

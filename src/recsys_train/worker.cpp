@@ -106,4 +106,13 @@ Result<recsys::GroupStats> LocalWorker::stats(int64_t group) {
   return servers_.stats(plan_.store_group(group));
 }
 
+Result<uint64_t> LocalWorker::digest(int64_t step) {
+  uint64_t sum = 0;
+  for (int64_t group = 0; group < plan_.store_groups(); ++group) {
+    TESSERA_ASSIGN_OR_RETURN(uint64_t part, servers_.digest(group, step));
+    sum += part;
+  }
+  return sum;
+}
+
 }  // namespace tessera::recsys_train

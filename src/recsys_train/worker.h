@@ -37,6 +37,8 @@ class EmbeddingWorker {
                            std::span<const float> wide) = 0;
   // Summed over servers, of one group.
   virtual Result<recsys::GroupStats> stats(int64_t group) = 0;
+  // Of all rows of all groups after the steps before `step` (ServedStore::digest).
+  virtual Result<uint64_t> digest(int64_t step) = 0;
 };
 
 // Works in this process. The parts must outlive it.
@@ -49,6 +51,7 @@ class LocalWorker : public EmbeddingWorker {
   Status give_back(const BatchKey& key, int64_t group, std::span<const float> pooled,
                    std::span<const float> wide) override;
   Result<recsys::GroupStats> stats(int64_t group) override;
+  Result<uint64_t> digest(int64_t step) override;
 
  private:
   struct Entry {

@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/drill_config.h"
+#include "cli/torch/drill_report.h"
 #include "core/file.h"
 
 namespace tessera::cli {
@@ -18,33 +19,12 @@ struct Arguments {
   std::vector<std::string> faults;
 };
 
-// A folder of its own in the temporary directory, removed at the end.
-class Scratch {
- public:
-  Scratch() : path(std::filesystem::temp_directory_path() / fmt::format("tessera-drill-{}", ::getpid())) {}
-  ~Scratch() {
-    std::error_code failure;
-    std::filesystem::remove_all(path, failure);
-  }
-  std::filesystem::path path;
-};
-
-Status print(const resilience::DrillReport& report, const std::string& json) {
-  std::fputs(resilience::to_table(report).c_str(), json == "-" ? stderr : stdout);
-  if (json.empty()) return {};
-  std::string text = resilience::to_json(report);
-  if (json != "-") return write_file_atomically(json, text);
-  std::fputs(text.c_str(), stdout);
-  return {};
-}
-
 Status run_drill_command(const Arguments& arguments) {
-  Scratch scratch;
+  DrillFolder folder(arguments.folder);
   resilience::DrillOptions options;
-  options.folder = arguments.folder.empty() ? scratch.path : std::filesystem::path(arguments.folder);
+  options.folder = folder.path;
   options.faults = arguments.faults;
   std::error_code failure;
-  std::filesystem::create_directories(options.folder, failure);
   std::filesystem::path config = options.folder / "drill.toml";
   TESSERA_RETURN_IF_ERROR(write_file_atomically(config, kDrillConfig));
   std::string program = std::filesystem::read_symlink("/proc/self/exe", failure).string();
@@ -55,11 +35,33 @@ Status run_drill_command(const Arguments& arguments) {
   };
   options.on_progress = [](const std::string& line) { std::fprintf(stderr, "drill: %s\n", line.c_str()); };
   TESSERA_ASSIGN_OR_RETURN(auto report, resilience::run_drill(options));
-  if (!report.passed()) exit_status = 1;
-  return print(report, arguments.json);
+  return print_drill(report, arguments.json);
 }
 
 }  // namespace
+
+DrillFolder::DrillFolder(const std::string& kept)
+    : path(kept.empty() ? std::filesystem::temp_directory_path() / fmt::format("tessera-drill-{}", ::getpid())
+                        : std::filesystem::path(kept)),
+      temporary_(kept.empty()) {
+  std::error_code failure;  // whoever writes into it says so
+  std::filesystem::create_directories(path, failure);
+}
+
+DrillFolder::~DrillFolder() {
+  std::error_code failure;
+  if (temporary_) std::filesystem::remove_all(path, failure);
+}
+
+Status print_drill(const resilience::DrillReport& report, const std::string& json) {
+  if (!report.passed()) exit_status = 1;
+  std::fputs(resilience::to_table(report).c_str(), json == "-" ? stderr : stdout);
+  if (json.empty()) return {};
+  std::string text = resilience::to_json(report);
+  if (json != "-") return write_file_atomically(json, text);
+  std::fputs(text.c_str(), stdout);
+  return {};
+}
 
 void add_drill(CLI::App& app) {
   auto* command =
@@ -71,8 +73,11 @@ void add_drill(CLI::App& app) {
       ->check(CLI::IsMember({"kill_worker", "kill_all", "stop_worker", "no_spare", "kill_during_save"}));
   command->add_option("--folder", arguments->folder, "Keep logs, events and checkpoints here");
   command->footer(
-      "Examples:\n  tessera drill\n  tessera drill --fault kill_worker --folder /tmp/drill --json -");
-  command->callback([arguments] {
+      "Examples:\n  tessera drill\n  tessera drill recsys\n  tessera drill --fault kill_worker --folder "
+      "/tmp/drill --json -");
+  add_drill_recsys(*command);
+  command->callback([arguments, command] {
+    if (!command->get_subcommands().empty()) return;
     if (Status status = run_drill_command(*arguments); !status.ok()) report_error(status.error());
   });
 }

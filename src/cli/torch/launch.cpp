@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/number_checks.h"
+#include "cli/torch/recsys_launch.h"
 #include "cli/torch/train_command.h"
 #include "resilience/fault.h"
 #include "resilience/launcher.h"
@@ -20,8 +21,10 @@ using resilience::LaunchOptions;
 using resilience::OutputLine;
 
 struct Arguments {
-  int64_t workers = 1, spares = 0, max_restarts = 3;
+  int64_t workers = 0, spares = 0, max_restarts = 3;
   std::string run_dir;
+  RecsysLaunch recsys;  // its own options
+  bool forget = false;
   std::vector<std::string> faults, command;
 };
 
@@ -80,7 +83,7 @@ Result<std::map<int64_t, std::string>> parse_faults(const std::vector<std::strin
 Result<LaunchOptions> launch_options(const Arguments& arguments, WorkerErrors& errors) {
   TESSERA_ASSIGN_OR_RETURN(auto faults, parse_faults(arguments.faults));
   LaunchOptions options;
-  options.workers = arguments.workers;
+  options.workers = std::max<int64_t>(1, arguments.workers);
   options.spares = arguments.spares;
   options.max_restarts = arguments.max_restarts;
   options.run_dir = arguments.run_dir;
@@ -103,10 +106,46 @@ Result<LaunchOptions> launch_options(const Arguments& arguments, WorkerErrors& e
   return options;
 }
 
+// Roles of a recommender: those that serve say little, and the first trainer speaks for the job.
+Status run_recsys_launch(const Arguments& arguments) {
+  RecsysLaunch launch = arguments.recsys;
+  launch.trainers = arguments.workers;
+  launch.max_restarts = arguments.max_restarts;
+  launch.keep_memory = !arguments.forget;
+  launch.run_dir = arguments.run_dir;
+  launch.faults = arguments.faults;
+  launch.command = arguments.command;
+  TESSERA_ASSIGN_OR_RETURN(recsys_roles::SupervisorOptions options, recsys_launch_options(launch));
+  std::vector<std::pair<std::string, std::string>>
+      errors;  // held back until it is known which one ended the job
+  options.on_line = [&errors](const OutputLine& line, const recsys_roles::RoleName& role) {
+    if (line.error && line.text.starts_with("error: "))
+      return void(errors.emplace_back(role.text(), line.text));
+    const bool speaks = role.kind == recsys_roles::RoleName::trainer && role.number == 0;
+    std::FILE* out = line.error ? stderr : stdout;
+    fmt::print(out, "{}{}\n", speaks ? "" : "[" + role.text() + "] ", line.text);
+    std::fflush(out);
+  };
+  options.on_event = [](const Event& event) {
+    if (event.event != "failed") std::fprintf(stderr, "launch: %s\n", event.detail.c_str());
+  };
+  options.stop = &stop_request;
+  ::signal(SIGINT, on_signal);
+  ::signal(SIGTERM, on_signal);
+  auto result = recsys_roles::supervise(options);
+  for (const auto& [role, text] : errors)
+    if (result || text != "error: " + result.error().message) fmt::print(stderr, "[{}] {}\n", role, text);
+  if (!result) return result.error();
+  if (result->stopped) exit_status = 128 + stop_request.signal;
+  return {};
+}
+
 Status run_launch(const Arguments& arguments) {
   const std::vector<std::string>& command = arguments.command;
+  if (starts_in_roles(command)) return run_recsys_launch(arguments);
   if (command.front() == "train")
-    TESSERA_RETURN_IF_ERROR(check_train_command({command.begin() + 1, command.end()}, arguments.workers));
+    TESSERA_RETURN_IF_ERROR(
+        check_train_command({command.begin() + 1, command.end()}, std::max<int64_t>(1, arguments.workers)));
   WorkerErrors errors;
   TESSERA_ASSIGN_OR_RETURN(LaunchOptions options, launch_options(arguments, errors));
   ::signal(SIGINT, on_signal);
@@ -120,13 +159,37 @@ Status run_launch(const Arguments& arguments) {
 
 }  // namespace
 
+namespace {
+
+void add_recsys_options(CLI::App& command, Arguments& arguments) {
+  const char* group = "Recommenders (recsys train)";
+  RecsysLaunch& recsys = arguments.recsys;
+  command.add_option("--roles", recsys.roles, "Start only these here: loader,worker:0,server:0,trainer:0")
+      ->group(group);
+  command.add_option("--address", recsys.address, "Where the store and the roles of this host listen")
+      ->group(group);
+  command.add_option("--port", recsys.port, "Of the store; 0: any free one")->group(group);
+  command
+      .add_option("--join", recsys.join,
+                  "HOST:PORT of the first host's store; the job's token is in TESSERA_TOKEN on all hosts")
+      ->group(group);
+  command
+      .add_flag("--forget", arguments.forget,
+                "Rows and weights lie in private memory: a role that dies ends the job")
+      ->group(group);
+}
+
+}  // namespace
+
 void add_launch(CLI::App& app) {
   auto* command = app.add_subcommand("launch", "Start and supervise the workers of a job");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("-n,--workers", arguments->workers, "Ranks of the job")->check(positive_number());
+  command->add_option("-n,--workers", arguments->workers, "Ranks of the job; dense trainers of a recommender")
+      ->check(positive_number());
   command
       ->add_option("--max-restarts", arguments->max_restarts,
-                   "Rounds in which lost workers are replaced; then fewer ranks go on")
+                   "Rounds in which lost workers are replaced; then fewer ranks go on. Of a recommender: times "
+                   "that one role is replaced")
       ->check(non_negative_number())
       ->capture_default_str();
   command->add_option("--spares", arguments->spares, "Further workers that wait to take over")
@@ -134,14 +197,19 @@ void add_launch(CLI::App& app) {
   command->add_option("--run-dir", arguments->run_dir, "Where events.jsonl and logs of the workers go");
   command
       ->add_option("--fault", arguments->faults,
-                   "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...")
+                   "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...; "
+                   "ROLE:kill@STEP for a recommender")
       ->allow_extra_args(false);
+  add_recsys_options(*command, *arguments);
   command->add_option("command", arguments->command, "Subcommand of tessera that each worker runs, after --")
       ->required();
   command->footer(
       "Examples:\n"
       "  tessera launch -n 4 -- train --config examples/moe.toml layout=fsdp=2,ep=2,pp=2\n"
       "  tessera launch -n 4 --spares 1 --run-dir runs/a -- train --config my.toml train.run_dir=runs/a\n"
+      "  tessera launch -n 2 -- recsys train --config examples/recsys/synthetic.toml train.servers=2\n"
+      "  TESSERA_TOKEN=... tessera launch --address HOST --join FIRST:29600 --roles server:1 -- recsys train "
+      "...\n"
       "Ctrl-C or SIGTERM: the workers finish their step, save and end; a second one ends them at once.");
   command->callback([arguments] {
     if (Status status = run_launch(*arguments); !status.ok()) report_error(status.error());

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/recsys_parent.h"
 #include "cli/result_output.h"
+#include "cli/torch/recsys_roles.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "recsys_train/record.h"
@@ -23,9 +24,9 @@ using namespace recsys_train;
 using nlohmann::json;
 
 struct Arguments {
-  std::string config, json;
+  std::string config, json, role;
   std::vector<std::string> overrides;
-  bool explain = false;
+  bool explain = false, hash = false;
 };
 
 json number(double value) {
@@ -55,6 +56,7 @@ json to_json(const RunConfig& run, const RunResult& result) {
     epochs.push_back({{"test_auc", number(quality.auc)}, {"test_log_loss", number(quality.log_loss)}});
   for (const GroupResult& group : result.groups) groups.push_back(to_json(group));
   Quality test = result.test();
+  auto text_or_null = [](const std::string& text) { return text.empty() ? json() : json(text); };
   return {{"test_auc", number(test.auc)},
           {"test_log_loss", number(test.log_loss)},
           {"test_normalised_entropy", number(test.normalised_entropy)},
@@ -70,6 +72,8 @@ json to_json(const RunConfig& run, const RunResult& result) {
           {"wait_s", result.wait_s},
           {"dense_s", result.dense_s},
           {"reduce_s", result.reduce_s},
+          {"weights_hash", text_or_null(result.weights_hash)},
+          {"rows_hash", text_or_null(result.rows_hash)},
           {"epochs", epochs},
           {"groups", groups}};
 }
@@ -139,43 +143,86 @@ void print_result(std::FILE* out, const RunResult& result) {
   if (result.best_auc > 0) fmt::print(out, "best AUC there is for these rows: {:.4f}\n", result.best_auc);
 }
 
-Status run_train(const Arguments& arguments) {
-  std::string explained;
-  TESSERA_ASSIGN_OR_RETURN(RunConfig run, load_run_config(arguments.config, arguments.overrides, &explained));
-  if (arguments.explain) return std::fputs(explained.c_str(), stdout), Status();
-  if (run.threads > 0) at::set_num_threads(static_cast<int>(run.threads));
-  TESSERA_ASSIGN_OR_RETURN(auto setup, set_up(run));
+// Trains what is set up, and reports. Only the first of several trainers keeps the record and the result.
+Status train_and_report(const Arguments& arguments, const RunConfig& run, const std::string& explained,
+                        Setup& setup, const std::function<void(int64_t)>& progress) {
   std::FILE* out = text_output(arguments.json);
+  const bool first = setup.rank == 0;
   std::unique_ptr<RunRecord> record;
-  if (!run.run_dir.empty()) {
+  if (first && !run.run_dir.empty()) {
     std::string command = fmt::format("tessera recsys train --config {} {}", arguments.config,
                                       fmt::join(arguments.overrides, " "));
     TESSERA_ASSIGN_OR_RETURN(record, RunRecord::open(run.run_dir, command, explained));
   }
   Reporter reporter(out, std::move(record));
-  auto result = train(run, *setup, reporter.callbacks());
+  RunCallbacks callbacks = first ? reporter.callbacks() : RunCallbacks();
+  if (progress)
+    callbacks.on_step = [&progress, report = callbacks.on_step](const StepReport& step) {
+      progress(step.step + 1);
+      if (report) report(step);
+    };
+  auto result = train(run, setup, callbacks);
+  if (result && first && arguments.hash)
+    if (Status hashed = add_hashes(setup, *result); !hashed.ok()) result = hashed.error();
   reporter.finish(result.ok() ? "" : result.error().message);
   if (!result) return result.error();
+  if (!first) return {};
   print_result(out, *result);
   return write_json(arguments.json, to_json(run, *result));
 }
 
+Status run_train(const Arguments& arguments) {
+  std::string explained;
+  TESSERA_ASSIGN_OR_RETURN(RunConfig run, load_run_config(arguments.config, arguments.overrides, &explained));
+  if (arguments.explain) return std::fputs(explained.c_str(), stdout), Status();
+  if (run.threads > 0) at::set_num_threads(static_cast<int>(run.threads));
+  auto body = [&](Setup& setup, const std::function<void(int64_t)>& progress) {
+    return train_and_report(arguments, run, explained, setup, progress);
+  };
+  if (!arguments.role.empty()) return run_recsys_role(run, arguments.role, body);
+  TESSERA_ASSIGN_OR_RETURN(auto setup, set_up(run));
+  return body(*setup, {});
+}
+
+void add_options(CLI::App& command, Arguments& arguments) {
+  command.add_option("--config", arguments.config, "TOML file of the run")->required();
+  command.add_flag("--explain", arguments.explain, "Print every value and where it came from, then stop");
+  command.add_flag("--hash", arguments.hash,
+                   "Add hashes of all weights and rows to the result, to compare runs");
+  command.add_option("--role", arguments.role,
+                     "Be one process of a job of `tessera launch`: loader, worker:N, server:N or trainer:N");
+  command.add_option("--json", arguments.json, "Write the result as JSON; - for standard output");
+  command.add_option("overrides", arguments.overrides, "key=value of the configuration");
+}
+
 }  // namespace
+
+Result<RunConfig> recsys_run_of(const std::vector<std::string>& words) {
+  Arguments arguments;
+  CLI::App command;
+  add_options(command, arguments);
+  try {
+    command.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them last first
+  } catch (const CLI::ParseError& error) {
+    return invalid("recsys train {}: {}", fmt::join(words, " "), error.what());
+  }
+  if (!arguments.role.empty()) return invalid("--role is given by launch; see launch --roles");
+  return load_run_config(arguments.config, arguments.overrides);
+}
 
 void add_recsys_train(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = recsys_parent(app).add_subcommand(
       "train", "Train a click model: embeddings asynchronous within a bound, dense layers synchronous");
-  command->add_option("--config", arguments->config, "TOML file of the run")->required();
-  command->add_flag("--explain", arguments->explain, "Print every value and where it came from, then stop");
-  command->add_option("--json", arguments->json, "Write the result as JSON; - for standard output");
-  command->add_option("overrides", arguments->overrides, "key=value of the configuration");
+  add_options(*command, *arguments);
   command->footer(
       "Examples:\n"
       "  tessera recsys train --config examples/recsys/adult.toml data.path=data/adult\n"
       "  tessera recsys train --config examples/recsys/adult.toml data.path=data/adult train.mode=sync --json "
       "-\n"
-      "  tessera recsys train --config examples/recsys/synthetic.toml model.kind=dcnv2 train.staleness=50");
+      "  tessera recsys train --config examples/recsys/synthetic.toml model.kind=dcnv2 train.staleness=50\n"
+      "Loader, embedding worker, two servers and two trainers as processes, which may be killed:\n"
+      "  tessera launch -n 2 -- recsys train --config examples/recsys/synthetic.toml train.servers=2");
   command->callback([arguments] {
     if (Status status = run_train(*arguments); !status.ok()) report_error(status.error());
   });

@@ -1,0 +1,367 @@
+#include "recsys_roles/supervisor.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "comm/socket.h"
+#include "comm/tcp_store.h"
+#include "core/log.h"
+#include "recsys/shared_file.h"
+#include "resilience/crew.h"
+
+namespace tessera::recsys_roles {
+namespace {
+
+using resilience::CrewMember;
+using resilience::Event;
+
+constexpr double kTick_s = 0.02;    // an end or output wakes earlier
+constexpr double kLook_s = 0.1;     // between two readings of signs of life
+constexpr double kLeave_s = 5;      // for roles and other hosts to leave
+constexpr double kLong_s = 600;     // a role that ran so long has its restarts back
+constexpr double kFinish_s = 3600;  // for the last trainer's test
+
+// Keys that concern the whole job.
+constexpr const char* kProcesses = "recsys-processes";  // numbers given to processes
+constexpr const char* kEnd = "recsys-end";              // set once: "", or the error that ends the job
+constexpr const char* kHosts = "recsys-hosts";          // supervisors that joined and have not left
+std::string done_key(int64_t rank) {
+  return "recsys-done/" + trainer_role(rank);
+}
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// A role that this supervisor answers for, through all its processes.
+struct Post {
+  RoleName role;
+  std::unique_ptr<recsys::MemoryKeeper> memory;
+  int64_t process = -1;  // its number in the crew; -1: it has finished
+  int64_t restarts = 0;  // since it last ran for long
+  Clock::time_point started_at;
+  std::optional<Clock::time_point> struck_at;  // by a drill
+  std::optional<Clock::time_point> lost_at;    // until it is known to have resumed
+  int64_t steps_when_back = -1;                // steps done when the new process was ready; -1: it is not
+};
+
+class Supervisor {
+ public:
+  explicit Supervisor(const SupervisorOptions& options)
+      : options_(options),
+        crew_([this](const resilience::OutputLine& line) { say(line); },
+              options.run_dir.empty() ? std::filesystem::path() : options.run_dir / "logs") {}
+  Result<SupervisorResult> run();
+
+ private:
+  Status begin();
+  Status meet();
+  Status connect(const std::string& host, int port);
+  Status start(Post& post);
+  Status tick();
+  Status take_loss(CrewMember& member, const resilience::ExitStatus& status);
+  Status replace(Post& post);
+  void watch_silence();
+  void strike();
+  void watch_return(Post& post);
+  Status look_for_end();
+  void leave(const Status& status);
+  void emit(Event event);
+  void say(const resilience::OutputLine& line) const;
+  Post* post_of(int64_t process);
+  int64_t steps() const;
+
+  const SupervisorOptions& options_;
+  resilience::Crew crew_;
+  std::unique_ptr<StoreServer> server_;
+  std::shared_ptr<Store> store_;
+  std::string token_, store_address_;
+  std::vector<Post> posts_;
+  std::vector<Strike> strikes_;
+  Clock::time_point looked_at_ = Clock::now();
+  bool ended_ = false;
+  SupervisorResult result_;
+};
+
+Result<SupervisorResult> Supervisor::run() {
+  Status status = begin();
+  while (status.ok() && !ended_) status = tick();
+  leave(status);
+  if (!status.ok()) return status.error();
+  return std::move(result_);
+}
+
+// The first host may start later than the others.
+Status Supervisor::connect(const std::string& host, int port) {
+  const Deadline deadline = Deadline::after(options_.start_s);
+  for (;;) {
+    auto store = connect_store(host, port, token_, deadline);
+    if (store) return store_ = std::move(*store), Status();
+    if (deadline.passed()) return store.error();
+    std::this_thread::sleep_for(std::chrono::duration<double>(kLook_s));
+  }
+}
+
+Status Supervisor::meet() {
+  token_ = options_.token.empty() ? comm::random_name() : options_.token;
+  store_address_ = options_.join;
+  if (options_.join.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(server_, StoreServer::start(options_.address, options_.port, token_));
+    store_address_ = fmt::format("{}:{}", options_.address, server_->port());
+    store_ = server_->store();
+    return {};
+  }
+  const size_t colon = options_.join.rfind(':');
+  int port = 0;
+  std::string digits = colon == std::string::npos ? "" : options_.join.substr(colon + 1);
+  auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (digits.empty() || failure != std::errc() || end != digits.data() + digits.size())
+    return invalid("'{}' is no HOST:PORT of a job to join", options_.join);
+  TESSERA_RETURN_IF_ERROR(connect(options_.join.substr(0, colon), port));
+  auto hosts = store_->add(kHosts, 1);
+  return hosts ? Status() : Status(hosts.error());
+}
+
+Status Supervisor::begin() {
+  if (options_.roles.empty()) return invalid("no role to start");
+  TESSERA_RETURN_IF_ERROR(meet());
+  strikes_ = options_.strikes;
+  for (const RoleName& role : options_.roles) {
+    Post& post = posts_.emplace_back();
+    post.role = role;
+    const int64_t files = options_.keep_memory ? memory_files(options_.run, role) : 0;
+    if (files == 0) continue;
+    TESSERA_ASSIGN_OR_RETURN(post.memory, recsys::MemoryKeeper::create(files));
+  }
+  for (Post& post : posts_) TESSERA_RETURN_IF_ERROR(start(post));
+  emit({.event = "started",
+        .detail = fmt::format("started {} roles; they meet at {}", posts_.size(), store_address_)});
+  return {};
+}
+
+Status Supervisor::start(Post& post) {
+  TESSERA_ASSIGN_OR_RETURN(post.process, store_->add(kProcesses, 1));
+  resilience::ProcessOptions process{.command = options_.command, .environment = {}, .secret = token_};
+  process.command.insert(process.command.end(), {"--role", post.role.text()});
+  process.environment["TESSERA_STORE"] = store_address_;
+  process.environment["TESSERA_WORKER"] = std::to_string(post.process);
+  process.environment["TESSERA_BIND"] = options_.address;
+  std::string memory;
+  if (post.memory)
+    for (const std::string& path : post.memory->paths()) memory += (memory.empty() ? "" : ",") + path;
+  process.environment["TESSERA_ROLE_MEMORY"] = memory;
+  post.started_at = Clock::now();
+  return crew_.start(post.process, process);
+}
+
+Status Supervisor::tick() {
+  crew_.wait(kTick_s);
+  for (auto& [member, status] : crew_.reap()) TESSERA_RETURN_IF_ERROR(take_loss(*member, status));
+  if (seconds_since(looked_at_) < kLook_s) return {};
+  looked_at_ = Clock::now();
+  crew_.listen(*store_);
+  watch_silence();
+  strike();
+  for (Post& post : posts_) watch_return(post);
+  return look_for_end();
+}
+
+Status Supervisor::take_loss(CrewMember& member, const resilience::ExitStatus& status) {
+  Post* post = post_of(member.id);
+  TESSERA_REQUIRE(post != nullptr, "process {} has no role", member.id);
+  crew_.release_output(member);
+  const std::string role = post->role.text();
+  if (auto fatal = resilience::peek(*store_, resilience::key::fatal(member.id)))
+    return make_error(ErrorCode::aborted, "{}", *fatal);
+  if (status.success() && post->role.kind == RoleName::trainer) return post->process = -1, Status();
+  if (status.signal == 0)
+    return make_error(ErrorCode::aborted, "{} ended by itself ({})", role, status.describe());
+  std::string why = member.verdict.empty() ? status.describe() : member.verdict;
+  const double detect_s = post->struck_at ? seconds_since(*post->struck_at) : member.silence();
+  if (!post->lost_at) post->lost_at = post->struck_at ? *post->struck_at : Clock::now();
+  post->struck_at.reset();
+  emit({.event = "lost",
+        .detail = fmt::format("{} {}, noticed after {:.2f} s", role, why, detect_s),
+        .worker = member.id,
+        .step = steps(),
+        .detect_s = detect_s});
+  if (!options_.keep_memory && memory_files(options_.run, post->role) > 0)
+    return make_error(ErrorCode::aborted, "{} {}, and its state is gone with it", role, why);
+  return replace(*post);
+}
+
+// Nobody may find the old door again before the new process opens its own.
+Status Supervisor::replace(Post& post) {
+  if (seconds_since(post.started_at) > kLong_s) post.restarts = 0;
+  if (++post.restarts > options_.max_restarts)
+    return make_error(ErrorCode::aborted,
+                      "{} was replaced {} times in short order and is gone again; see --max-restarts",
+                      post.role.text(), options_.max_restarts);
+  ++result_.restarts;
+  post.steps_when_back = -1;
+  auto erased = store_->erase_prefix(keys_of(post.role.text()));
+  if (!erased) return erased.error();
+  return start(post);
+}
+
+void Supervisor::watch_silence() {
+  for (auto& [id, member] : crew_.members()) {
+    double limit = member->joined ? options_.silence_s : options_.start_s;
+    if (member->silence() < limit || !member->verdict.empty()) continue;
+    member->verdict = fmt::format("gave no sign of life for {:.1f} s; killed", member->silence());
+    member->process.signal(SIGKILL);
+  }
+}
+
+int64_t Supervisor::steps() const {
+  auto text = resilience::peek(*store_, resilience::key::steps);
+  return text ? std::atoll(text->c_str()) : 0;
+}
+
+void Supervisor::strike() {
+  std::erase_if(strikes_, [this](const Strike& strike) {
+    if (steps() < strike.step) return false;
+    for (Post& post : posts_) {
+      if (!(post.role == strike.role) || post.process < 0) continue;
+      auto member = crew_.members().find(post.process);
+      if (member == crew_.members().end() || !member->second->joined) return false;
+      post.struck_at = Clock::now();
+      member->second->process.signal(strike.signal);
+      return true;
+    }
+    return true;  // not here
+  });
+}
+
+// A lost role has resumed when a step was done after its new process was ready.
+void Supervisor::watch_return(Post& post) {
+  if (!post.lost_at || post.process < 0) return;
+  auto member = crew_.members().find(post.process);
+  if (member == crew_.members().end() || !member->second->joined) return;
+  const bool serves = post.role.kind != RoleName::trainer || options_.run.trainers > 1;
+  if (serves && !resilience::peek(*store_, keys_of(post.role.text()) + "door")) return;
+  if (post.steps_when_back < 0) {
+    post.steps_when_back = steps();
+    return;
+  }
+  if (steps() <= post.steps_when_back) return;
+  const double resume_s = seconds_since(*post.lost_at);
+  post.lost_at.reset();
+  emit({.event = "resumed",
+        .detail = fmt::format("{} is back, and step {} is done {:.2f} s after the loss", post.role.text(),
+                              steps(), resume_s),
+        .worker = post.process,
+        .step = steps(),
+        .source = "memory",
+        .resume_s = resume_s,
+        .steps_redone = 0});
+}
+
+// The owner of the store ends the job when all trainers are done; the others follow its word.
+Status Supervisor::look_for_end() {
+  const int stops = options_.stop ? options_.stop->count.load() : 0;
+  if (stops > 0) {
+    result_.stopped = ended_ = true;
+    return {};
+  }
+  auto end = store_->try_get(kEnd);
+  if (!end) return end.error().within("the job's store is gone");
+  if (*end) {
+    ended_ = true;
+    return (*end)->empty() ? Status() : Status(make_error(ErrorCode::aborted, "{}", **end));
+  }
+  if (!server_) return {};
+  for (int64_t rank = 0; rank < options_.run.trainers; ++rank)
+    if (!resilience::peek(*store_, done_key(rank))) return {};
+  for (const Post& post : posts_)
+    if (post.role.kind == RoleName::trainer && post.process >= 0) return {};
+  ended_ = true;
+  return {};
+}
+
+// Tells the other hosts, gives them time to hear it, and ends the roles that serve.
+void Supervisor::leave(const Status& status) {
+  if (store_) {
+    std::string word = status.ok() ? (result_.stopped ? "stopped" : "") : status.error().message;
+    auto end = store_->try_get(kEnd);
+    if (end && !*end) (void)store_->set(kEnd, word);
+    if (!server_) (void)store_->add(kHosts, -1);
+  }
+  crew_.signal_all(status.ok() && !result_.stopped ? SIGTERM : SIGKILL);
+  Deadline grace = Deadline::after(kLeave_s);
+  auto hosts_left = [this] {
+    auto hosts = server_ ? store_->add(kHosts, 0) : Result<int64_t>(0);
+    return hosts && *hosts > 0;
+  };
+  while ((crew_.size() > 0 || hosts_left()) && !grace.passed()) {
+    crew_.wait(kTick_s);
+    crew_.reap();
+  }
+  if (!status.ok()) emit({.event = "failed", .detail = status.error().message});
+  if (status.ok())
+    emit({.event = result_.stopped ? "stopped" : "finished",
+          .detail = fmt::format("{} after {} restart{}", result_.stopped ? "stopped" : "finished",
+                                result_.restarts, result_.restarts == 1 ? "" : "s")});
+}
+
+Post* Supervisor::post_of(int64_t process) {
+  for (Post& post : posts_)
+    if (post.process == process) return &post;
+  return nullptr;
+}
+
+void Supervisor::emit(Event event) {
+  event.time = unix_seconds();
+  event.generation = 1 + result_.restarts;
+  if (options_.on_event) options_.on_event(event);
+  if (!options_.run_dir.empty()) {
+    if (Status status = append(event, options_.run_dir / "events.jsonl"); !status.ok())
+      log(LogLevel::warn, "{}", status.error().message);
+  }
+  result_.events.push_back(std::move(event));
+}
+
+void Supervisor::say(const resilience::OutputLine& line) const {
+  if (!options_.on_line) return;
+  for (const Post& post : posts_)
+    if (post.process == line.worker) return options_.on_line(line, post.role);
+}
+
+}  // namespace
+
+Result<Strike> parse_strike(const std::string& text) {
+  Error malformed =
+      invalid("a fault is ROLE:kill@STEP or ROLE:stop@STEP, such as server:1:kill@40; got '{}'", text);
+  const size_t at = text.rfind('@'), colon = text.rfind(':');
+  if (at == std::string::npos || colon == std::string::npos || colon > at) return malformed;
+  Strike strike;
+  TESSERA_ASSIGN_OR_RETURN(strike.role, parse_role(text.substr(0, colon)));
+  const std::string what = text.substr(colon + 1, at - colon - 1);
+  if (what != "kill" && what != "stop") return malformed;
+  strike.signal = what == "kill" ? SIGKILL : SIGSTOP;
+  const char *first = text.data() + at + 1, *last = text.data() + text.size();
+  auto [end, failure] = std::from_chars(first, last, strike.step);
+  if (first == last || failure != std::errc() || end != last || strike.step < 0) return malformed;
+  return strike;
+}
+
+Result<SupervisorResult> supervise(const SupervisorOptions& options) {
+  return Supervisor(options).run();
+}
+
+Status finish_together(Store& store, const recsys_train::RunConfig& run, int64_t rank) {
+  TESSERA_RETURN_IF_ERROR(store.set(done_key(rank), "done"));
+  Deadline deadline = Deadline::after(kFinish_s);
+  for (int64_t other = 0; other < run.trainers; ++other) {
+    auto done = store.get(done_key(other), deadline);
+    if (!done) return done.error().within(fmt::format("{} has not finished", trainer_role(other)));
+  }
+  return {};
+}
+
+}  // namespace tessera::recsys_roles

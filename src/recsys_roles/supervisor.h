@@ -1,0 +1,60 @@
+// Starts the roles of a run as processes and replaces those that die. It holds what must outlive them: the
+// job's store (where roles meet) and the memory files with rows, weights and pending gradients. A role that is
+// killed is noticed in milliseconds, one that is stopped in `silence_s`; it is named, its old door is forgotten
+// (link.h), and a new process takes its place on the same memory. The others wait for it meanwhile and lose
+// nothing.
+//
+// Several supervisors, each on its host, make one job: the first owns the store, the others join it.
+//
+// Errors end the job: a role ends by itself with an error, or was replaced too often. Threads: one, which must
+// live as long as the roles.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+#include "recsys_roles/role.h"
+#include "resilience/event.h"
+#include "resilience/launcher.h"
+
+namespace tessera::recsys_roles {
+
+// A signal to a role once so many steps are done, for drills.
+struct Strike {
+  RoleName role;
+  int signal = 0;
+  int64_t step = 0;
+};
+Result<Strike> parse_strike(const std::string& text);  // "server:1:kill@40", "worker:0:stop@7"
+
+struct SupervisorOptions {
+  recsys_train::RunConfig run;
+  std::vector<RoleName> roles;        // to start here
+  std::vector<std::string> command;   // of a role; "--role NAME" is added
+  std::string address = "127.0.0.1";  // where store and roles listen
+  int port = 0;                       // of the store; 0: any free one
+  std::string join;                   // HOST:PORT of the store of another supervisor; empty: own it
+  std::string token;                  // of the job; empty: a random one
+  bool keep_memory = true;            // false: a role that dies takes its state with it, and the job ends
+  int64_t max_restarts = 3;           // of one role, while each lasts less than ten minutes
+  double silence_s = 3;               // without a sign of life, a role is killed
+  double start_s = 120;               // the same before its first one
+  std::vector<Strike> strikes;
+  std::filesystem::path run_dir;  // events.jsonl and logs; empty: none
+  std::function<void(const resilience::Event&)> on_event;
+  std::function<void(const resilience::OutputLine&, const RoleName&)> on_line;
+  const resilience::StopRequest* stop = nullptr;
+};
+
+struct SupervisorResult {
+  std::vector<resilience::Event> events;
+  int64_t restarts = 0;
+  bool stopped = false;  // by SupervisorOptions::stop
+};
+
+Result<SupervisorResult> supervise(const SupervisorOptions& options);
+
+// What a trainer says when it has finished; it stays until all have, because they may still need its gradients.
+Status finish_together(Store& store, const recsys_train::RunConfig& run, int64_t rank);
+
+}  // namespace tessera::recsys_roles

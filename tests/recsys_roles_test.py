@@ -1,0 +1,120 @@
+"""`tessera launch -- recsys train`: roles in processes of their own, the bits of one process, also when they are killed."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+RUN = ["data.slots=40,500,12", "data.numbers=4", "data.train_rows=6400", "data.test_rows=1000", "train.batch=32",
+       "train.parts=2", "embedding.dim=8", "model.top=32,16", "model.bottom=16,8", "train.staleness=3", "train.threads=1",
+       "train.deterministic=true"]
+SYNC = RUN[:-1] + ["train.mode=sync"]
+
+
+@pytest.fixture(scope="session")
+def config(root):
+    return root / "examples/recsys/synthetic.toml"
+
+
+@pytest.fixture(scope="session")
+def launch(tessera, config):
+    def run(folder, words, *options, environment=None):
+        command = [tessera, "launch", "--run-dir", folder, *options, "--", "recsys", "train", "--config", config, "--hash",
+                   "--json", folder / "result.json", *words]
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=180,
+                              env={**os.environ, **(environment or {})})
+    return run
+
+
+def bits(folder):
+    result = json.loads((folder / "result.json").read_text())
+    return result["weights_hash"], result["rows_hash"], result["test_auc"]
+
+
+def events(folder, kind):
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+@pytest.fixture(scope="session")
+def alone(tessera, config, tmp_path_factory):
+    """Bits of one process, by configuration."""
+    known = {}
+
+    def run(words):
+        if tuple(words) not in known:
+            folder = tmp_path_factory.mktemp("alone")
+            command = [tessera, "recsys", "train", "--config", config, "--hash", "--json", folder / "result.json", *words]
+            subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=120)
+            known[tuple(words)] = bits(folder)
+        return known[tuple(words)]
+    return run
+
+
+@pytest.mark.parametrize("words", [RUN, SYNC], ids=["deterministic hybrid", "sync"])
+@pytest.mark.parametrize("servers,trainers", [(1, 1), (2, 2)])
+def test_roles_give_the_bits_of_one_process(launch, alone, tmp_path, words, servers, trainers):
+    result = launch(tmp_path, [*words, f"train.servers={servers}"], "-n", str(trainers))
+    assert result.returncode == 0, result.stderr
+    assert bits(tmp_path) == alone(words)
+
+
+def test_another_seed_gives_other_bits(alone):
+    assert alone(RUN)[:2] != alone([*RUN, "train.seed=2"])[:2]
+
+
+@pytest.mark.parametrize("role", ["server:1", "worker:0", "loader", "trainer:0", "trainer:1"])
+def test_a_killed_role_changes_no_bit(launch, alone, tmp_path, role):
+    words = [*RUN, "train.epochs=8"]
+    result = launch(tmp_path, [*words, "train.servers=2"], "-n", "2", "--fault", f"{role}:kill@150")
+    assert result.returncode == 0, result.stderr
+    lost, resumed = events(tmp_path, "lost"), events(tmp_path, "resumed")
+    assert [event["detail"].split()[0] for event in lost] == [role]
+    assert len(resumed) == 1 and resumed[0]["resume_s"] < 10
+    assert bits(tmp_path) == alone(words)
+
+
+def test_a_stopped_server_is_named_and_replaced(launch, alone, tmp_path):
+    words = [*RUN, "train.epochs=8"]
+    result = launch(tmp_path, [*words, "train.servers=2"], "--fault", "server:0:stop@100")
+    assert result.returncode == 0, result.stderr
+    assert "server:0 gave no sign of life" in result.stderr
+    assert bits(tmp_path) == alone(words)
+
+
+def test_a_role_without_kept_memory_ends_the_job(launch, tmp_path):
+    result = launch(tmp_path, [*RUN, "train.epochs=8"], "--forget", "--fault", "server:0:kill@50")
+    assert result.returncode != 0
+    assert "error: server:0 killed by signal 9 (Killed), and its state is gone with it" in result.stderr
+
+
+def test_errors_of_the_data_are_said_once(launch, tmp_path):
+    result = launch(tmp_path, ["data.kind=adult", "data.path=/nowhere"])
+    assert result.returncode != 0
+    assert result.stderr.count("error: ") == 1 and "/nowhere" in result.stderr
+
+
+def test_two_supervisors_make_one_job(tessera, launch, alone, config, tmp_path):
+    words = [*RUN, "train.servers=2"]
+    token = {"TESSERA_TOKEN": "of the job"}
+    other = [tessera, "launch", "--join", "127.0.0.1:29655", "--roles", "server:1,loader", "--", "recsys", "train",
+             "--config", config, *words]
+    joined = subprocess.Popen([str(word) for word in other], env={**os.environ, **token}, stderr=subprocess.PIPE, text=True)
+    try:
+        result = launch(tmp_path, words, "--port", "29655", "--roles", "server:0,worker:0,trainer:0", environment=token)
+        assert result.returncode == 0, result.stderr
+        assert bits(tmp_path) == alone(RUN)
+        assert joined.wait(timeout=20) == 0, joined.stderr.read()
+    finally:
+        joined.kill()
+
+
+def test_ctrl_c_ends_all_roles(tessera, config, tmp_path):
+    command = [tessera, "launch", "--", "recsys", "train", "--config", config, *RUN, "train.epochs=1000"]
+    job = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    job.send_signal(signal.SIGINT)
+    assert job.wait(timeout=20) == 128 + signal.SIGINT
+    assert "stopped after 0 restarts" in job.stderr.read()
