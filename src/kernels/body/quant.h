@@ -5,16 +5,19 @@
 
 struct Int8 {
   static constexpr int64_t group_bytes = 512;
+  static constexpr int few_rows = 4;  // that wait for memory more than for arithmetic
   static constexpr bool offsets = false;
   static Integers start(int32_t sum) { return start8(sum); }
 };
 struct Int4 {
   static constexpr int64_t group_bytes = 256;
+  static constexpr int few_rows = 2;
   static constexpr bool offsets = false;
   static Integers start(int32_t sum) { return splat_integer(-8 * sum); }
 };
 struct Int4Offset {
   static constexpr int64_t group_bytes = 256;
+  static constexpr int few_rows = 2;
   static constexpr bool offsets = true;
   static Integers start(int32_t) { return splat_integer(0); }
 };
@@ -37,14 +40,31 @@ inline void group_dots(Kind, const uint8_t* w, const int8_t* a, int64_t a_row, I
   }
 }
 
+// One step of the chain of a row: a group, from its exact sum.
+template <class Kind>
+inline Floats add_group(Floats acc, Integers sums, Floats scale, Floats offset, float a_scale, int32_t a_sum) {
+  acc = fma(to_floats(sums), scale * splat(a_scale), acc);
+  if constexpr (Kind::offsets) acc = fma(offset, splat(a_scale * static_cast<float>(a_sum)), acc);
+  return acc;
+}
+
+// What a tile holds: integers of all groups, then scales, then offsets.
+template <class Kind>
+struct Factors {
+  explicit Factors(const QuantTile& t)
+      : scales(reinterpret_cast<const uint16_t*>(t.weight + t.groups * Kind::group_bytes)),
+        offsets(scales + t.groups * 16) {}
+  Floats scale(int64_t g) const { return load_halves(scales + g * 16); }
+  Floats offset(int64_t g) const { return Kind::offsets ? load_halves(offsets + g * 16) : splat(0.0f); }
+  const uint16_t *scales, *offsets;
+};
+
+// Many rows: each group at once.
 template <class Kind, int R>
-void quant_rows(const QuantTile& t, int64_t row) {
-  const int8_t* a = t.a + row * t.a_row;
-  const float* a_scale = t.a_scale + row * t.a_group_row;
-  const int32_t* a_sum = t.a_sum + row * t.a_group_row;
+void quant_rows_together(const QuantTile& t, const int8_t* a, const float* a_scale, const int32_t* a_sum,
+                         float* out) {
   const uint8_t* w = t.weight;
-  const uint16_t* scales = reinterpret_cast<const uint16_t*>(w + t.groups * Kind::group_bytes);
-  const uint16_t* offsets = scales + t.groups * 16;
+  const Factors<Kind> factors(t);
   Floats acc[R];
   for (int r = 0; r < R; ++r) acc[r] = splat(0.0f);
   for (int64_t g = 0; g < t.groups; ++g, w += Kind::group_bytes, a += 32) {
@@ -52,18 +72,51 @@ void quant_rows(const QuantTile& t, int64_t row) {
     Integers sums[R];
     for (int r = 0; r < R; ++r) sums[r] = Kind::start(a_sum[r * t.a_group_row + g]);
     group_dots<R>(Kind(), w, a, t.a_row, sums);
-    const Floats scale = load_halves(scales + g * 16);
-    for (int r = 0; r < R; ++r)
-      acc[r] = fma(to_floats(sums[r]), scale * splat(a_scale[r * t.a_group_row + g]), acc[r]);
-    if constexpr (Kind::offsets) {
-      const Floats offset = load_halves(offsets + g * 16);
-      for (int r = 0; r < R; ++r) {
-        const int64_t at = r * t.a_group_row + g;
-        acc[r] = fma(offset, splat(a_scale[at] * static_cast<float>(a_sum[at])), acc[r]);
-      }
+    const Floats scale = factors.scale(g), offset = factors.offset(g);
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = r * t.a_group_row + g;
+      acc[r] = add_group<Kind>(acc[r], sums[r], scale, offset, a_scale[at], a_sum[at]);
     }
   }
-  for (int r = 0; r < R; ++r) store(t.out + (row + r) * 16, acc[r]);
+  for (int r = 0; r < R; ++r) store(out + r * 16, acc[r]);
+}
+
+// Few rows read the weight from memory as fast as it comes, if they read it in the order in which it lies: the
+// processor's own prefetch stops at every jump. So the sums of all groups wait until the scales are reached.
+inline constexpr int64_t kWaiting = 256;
+template <class Kind, int R>
+void quant_rows_in_order(const QuantTile& t, const int8_t* a, const float* a_scale, const int32_t* a_sum,
+                         float* out) {
+  Integers waiting[kWaiting];
+  const uint8_t* w = t.weight;
+  for (int64_t g = 0; g < t.groups; ++g, w += Kind::group_bytes, a += 32) {
+    Integers sums[R];
+    for (int r = 0; r < R; ++r) sums[r] = Kind::start(a_sum[r * t.a_group_row + g]);
+    group_dots<R>(Kind(), w, a, t.a_row, sums);
+    for (int r = 0; r < R; ++r) waiting[g * R + r] = sums[r];
+  }
+  const Factors<Kind> factors(t);
+  Floats acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = splat(0.0f);
+  for (int64_t g = 0; g < t.groups; ++g) {
+    const Floats scale = factors.scale(g), offset = factors.offset(g);
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = r * t.a_group_row + g;
+      acc[r] = add_group<Kind>(acc[r], waiting[g * R + r], scale, offset, a_scale[at], a_sum[at]);
+    }
+  }
+  for (int r = 0; r < R; ++r) store(out + r * 16, acc[r]);
+}
+
+template <class Kind, int R>
+void quant_rows(const QuantTile& t, int64_t row) {
+  const int8_t* a = t.a + row * t.a_row;
+  const float* a_scale = t.a_scale + row * t.a_group_row;
+  const int32_t* a_sum = t.a_sum + row * t.a_group_row;
+  float* out = t.out + row * 16;
+  if constexpr (R <= Kind::few_rows)
+    if (t.groups * R <= kWaiting) return quant_rows_in_order<Kind, R>(t, a, a_scale, a_sum, out);
+  quant_rows_together<Kind, R>(t, a, a_scale, a_sum, out);
 }
 
 template <class Kind, int R>
