@@ -41,10 +41,37 @@ def test_a_wrong_training_request(run_tessera, changed, words):
 @pytest.mark.parametrize("option, words", [
     ("--isl=0", ["--isl"]), ("--osl=-1", ["--osl"]), ("--gpus=0", ["at least one"]), ("--ttft-ms=-4", ["--ttft-ms"]),
     ("--concurrency=-3", ["--concurrency"]), ("--isl=8K", ["8K", "plain"]), ("--engine=vlm", ["did you mean 'vllm'"]),
-    ("--precision=fp3", ["fp3"]),
+    ("--precision=fp3", ["fp3"]), ("--objective=speed", ["speed", "rate", "energy"]), ("--percentile=p98", ["p98", "p99"]),
+    ("--site=pues=1.2", ["pues", "did you mean 'pue'"]), ("--draft-tokens=-2", ["--draft-tokens"]), ("--acceptance=1.5", ["--acceptance"]),
+    ("--cached-prefix=-1", ["--cached-prefix"]), ("--cached-prefix=2000", ["2000", "1024"]), ("--top=0", ["--top"]), ("--chunk=0", ["--chunk"]),
+    ("--prefix-cache=4096", ["--prefix-cache", "--trace"]), ("--layout=tp=2,tp=4", ["tp", "twice"]), ("--layout=tp=2,ep=2", ["experts", "none"]),
+    ("--layout=tp=16", ["16", "8"]), ("--layout=tpp=2", ["did you mean 'tp'"]), ("--engine-version=newest", ["newest", "0.19"]),
+    ("--trace=nowhere.csv", ["nowhere.csv"]),
 ])
 def test_a_wrong_serving_request(run_tessera, option, words):
     single_error(run_tessera("plan", "serve", "--model", "llama-3.1-8b", "--cluster", "h100", option), *words)
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--concurrency=4", "--rate=2"], ["--concurrency", "--rate"]),
+    (["--draft-tokens=0", "--acceptance=0.5"], ["--acceptance", "--draft-tokens"]),
+])
+def test_serving_options_that_contradict_each_other(run_tessera, options, words):
+    single_error(run_tessera("plan", "serve", "--model", "llama-3.1-8b", "--cluster", "h100", *options), *words)
+
+
+@pytest.mark.parametrize("line, words", [
+    ("2023-11-16 18:17:05.0,,4", [":3", "TIMESTAMP"]), ("yesterday,20,4", [":3", "yesterday"]), ("2023-11-16 18:17:05.0,-20,4", [":3", "-20"]),
+])
+def test_a_trace_with_a_hole_names_its_line(run_tessera, tmp_path, line, words):
+    trace = tmp_path / "trace.csv"
+    trace.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.5,10,3\n{line}\n")
+    single_error(run_tessera("plan", "serve", "--model", "llama-3.1-8b", "--cluster", "h100", "--trace", trace), "trace.csv", *words)
+
+
+def test_an_empty_serving_space_says_by_how_much(run_tessera):
+    run = run_tessera("plan", "serve", "--model", "llama-3.1-405b", "--cluster", "h100", "--gpus", 1)
+    assert run.returncode == 1 and "memory of one accelerator" in run.stdout and "85.9 GB" in run.stdout
 
 
 @pytest.mark.parametrize("change, words", [

@@ -4,7 +4,7 @@
 #include <map>
 #include <mutex>
 
-#include "plan/hardware/gpu_cluster.h"
+#include "plan/training/run_cost.h"
 
 namespace tessera::plan::serving {
 namespace {
@@ -23,9 +23,8 @@ Accelerator from_cluster(const GpuCluster& cluster) {
   a.domain = cluster.inner().devices;
   const LinkTier& outer = cluster.tiers.size() > 1 ? cluster.tiers[1] : cluster.inner();
   a.nic_bytes_per_s = outer.bytes_per_s * cluster.efficiency.network;
-  a.watts = cluster.power.all_in_w;
-  a.price_usd_per_hour = cluster.economy.price;
-  a.grid_kg_per_kwh = cluster.economy.grid_kg_per_kwh;
+  a.power = cluster.power;
+  a.economy = cluster.economy;
   return a;
 }
 
@@ -55,14 +54,15 @@ const char* Accelerator::rate_name(WeightFormat format) const {
   return "bf16";
 }
 
-Result<Accelerator> accelerator(const std::string& name) {
+Result<Accelerator> accelerator(const std::string& name, const std::string& site) {
   static std::mutex mutex;
-  static std::map<std::string, Accelerator> known;
+  static std::map<std::pair<std::string, std::string>, Accelerator> known;
   std::lock_guard lock(mutex);
-  auto found = known.find(name);
+  auto found = known.find({name, site});
   if (found != known.end()) return found->second;
   TESSERA_ASSIGN_OR_RETURN(GpuCluster cluster, load(name));
-  return known.emplace(name, from_cluster(cluster)).first->second;
+  TESSERA_ASSIGN_OR_RETURN(cluster, at_site(std::move(cluster), site));
+  return known.emplace(std::pair(name, site), from_cluster(cluster)).first->second;
 }
 
 }  // namespace tessera::plan::serving

@@ -1,12 +1,13 @@
 // One accelerator as a server sees it: what its kernels and links reach, out of the catalogue of GPU clusters
 // (plan/hardware). Rates are peaks times the efficiencies of the device; what an engine loses of them is its
-// own (engine.h). Units: FLOP/s, bytes, bytes/s per direction, watts, USD per hour. 0: not there.
+// own (engine.h). Units: FLOP/s, bytes, bytes/s per direction. 0: not there.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "core/result.h"
+#include "plan/hardware/gpu_cluster.h"
 #include "spec/blueprint.h"
 
 namespace tessera::plan::serving {
@@ -20,9 +21,8 @@ struct Accelerator {
   double link_bytes_per_s = 0;  // inside a domain
   int64_t domain = 1;           // accelerators that share the fast link
   double nic_bytes_per_s = 0;   // between domains
-  double watts = 0;             // all-in: host, network and cooling included
-  double price_usd_per_hour = 0;
-  double grid_kg_per_kwh = 0;  // CO2 of its electricity
+  Power power;
+  Economy economy;
 
   // Of products with weights in this format: a format without units of its own is widened first.
   double rate(WeightFormat format) const;
@@ -30,7 +30,8 @@ struct Accelerator {
 };
 
 // Names as in the catalogue, on price lists and in published tables: h200, h200_sxm, H200-SXM-141GB; or the
-// path of a cluster file. Threads: any.
-Result<Accelerator> accelerator(const std::string& name);
+// path of a cluster file. `site`: as plan train's --site ("pue=1.1,price=2"), over the cluster's own figures.
+// Threads: any.
+Result<Accelerator> accelerator(const std::string& name, const std::string& site = "");
 
 }  // namespace tessera::plan::serving

@@ -31,6 +31,19 @@ struct Lane {
     return {.decode_sequences = running, .decode_context = context};
   }
   double decode_step(double running) const { return model.seconds(decode_load(running)); }
+  StepLoad prompt_load() const {
+    return {
+        .prefill_tokens = prompt, .prefill_sequences = 1, .prefill_span = traffic.cached_prefix + prompt / 2};
+  }
+  // Adds what a lane does that takes `prompts` per second and decodes in `decoding` of its time or all that is
+  // left; `share`: of the accelerators that are such lanes.
+  void add_activity(double prompts, double decoding, const StepBreakdown& decode, double share,
+                    Activity& sum) const {
+    StepBreakdown one = model.breakdown(prompt_load());
+    double in_prompts = std::min(1.0, prompts * one.total());
+    sum.add(one, share * in_prompts);
+    sum.add(decode, share * std::min(decoding, 1 - in_prompts));
+  }
 
   // Steps that compute one prompt, `together` of them in a row of chunks, beside `running` decoding sequences.
   struct Prompt {
@@ -204,7 +217,10 @@ Result<Estimate> aggregated(const Deployment& d, const Traffic& traffic, double 
   e.tokens_per_s_gpu = e.tokens_per_s / e.gpus;
   e.tokens_per_s_user = e.tpot_s > 0 ? 1 / e.tpot_s : 0;
   e.saturated = e.load > 0.9;
-  e.decode_step = lane.model.breakdown(lane.decode_load(e.running / (lanes * busy)));
+  double running = e.running / (lanes * busy);
+  e.decode_step = lane.model.breakdown(lane.decode_load(running));
+  double prompts = e.tokens_per_s / traffic.output_tokens / lanes;
+  lane.add_activity(prompts, std::min(1.0, running) * busy, e.decode_step, 1, e.activity);
   return e;
 }
 
@@ -270,6 +286,9 @@ Result<Estimate> disaggregated(const Disaggregated& pair, const Traffic& traffic
   e.saturated = e.load > 0.9;
   e.transfer_s = transfer;
   e.decode_step = back.model.breakdown(back.decode_load(std::max(1.0, decoding / back_lanes)));
+  double front_share = real(pair.prefill.layout.gpus()) * pair.prefill_workers / e.gpus;
+  front.add_activity(throughput / front_lanes, 0, {}, front_share, e.activity);
+  back.add_activity(0, std::min(1.0, decoding / back_lanes), e.decode_step, 1 - front_share, e.activity);
   return e;
 }
 

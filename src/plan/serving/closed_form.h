@@ -15,6 +15,7 @@
 // Units: seconds, tokens. Threads: functions.
 #pragma once
 
+#include "plan/serving/energy.h"
 #include "plan/serving/memory.h"
 #include "plan/serving/step_time.h"
 
@@ -48,6 +49,7 @@ struct Estimate {
   double gpus = 0;
   double transfer_s = 0;      // of the cache of a prompt, disaggregated
   StepBreakdown decode_step;  // of a decode step in this state
+  Activity activity;          // of the accelerators
 };
 
 // Errors: invalid_argument for a layout that cannot be; resource_exhausted when weights or one request do not

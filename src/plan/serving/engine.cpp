@@ -37,12 +37,23 @@ Status read_key(const std::string& key, const nlohmann::json& value, const std::
     (key == "reserves_output" ? engine.reserves_output : engine.share_of_free) = value.get<bool>();
     return {};
   }
+  if (key == "fixed" && value.is_array()) {
+    engine.fixed.clear();
+    for (const auto& name : value) {
+      auto is = [&](const EngineField& field) { return name == field.name; };
+      if (std::none_of(engine_fields().begin(), engine_fields().end(), is))
+        return invalid("{}: {} is no constant of an engine", where, name.dump());
+      engine.fixed.push_back(name.get<std::string>());
+    }
+    return {};
+  }
   if (key == "rates" && value.is_object()) {
     for (const auto& [name, rate] : value.items())
       TESSERA_RETURN_IF_ERROR(read_number(rate, where + "." + name, 0.01, 10, engine.rates[name]));
     return {};
   }
-  std::vector<std::string> known = {"name", "version", "prefill", "reserves_output", "share_of_free", "rates"};
+  std::vector<std::string> known = {"name",          "version", "prefill", "reserves_output",
+                                    "share_of_free", "fixed",   "rates"};
   for (const EngineField& field : engine_fields()) known.push_back(field.name);
   return invalid("{} is no key of an engine{}", where, did_you_mean(key, known));
 }
@@ -172,6 +183,11 @@ std::string EngineCatalogue::to_toml() const {
       text += fmt::format("reserves_output = {}\n", engine.reserves_output);
     if (!base || base->share_of_free != engine.share_of_free)
       text += fmt::format("share_of_free = {}\n", engine.share_of_free);
+    if (base ? base->fixed != engine.fixed : !engine.fixed.empty()) {
+      std::vector<std::string> names;
+      for (const std::string& name : engine.fixed) names.push_back('"' + name + '"');
+      text += fmt::format("fixed = [{}]\n", fmt::join(names, ", "));
+    }
     for (const EngineField& field : engine_fields())
       if (!base || base->*field.member != engine.*field.member)
         text += fmt::format("{} = {:.4g}\n", field.name, engine.*field.member);

@@ -60,6 +60,8 @@ struct Engine {
   double draft_tokens = 0;       // of multi-token prediction, where the model has it: this version's recipes
   double draft_acceptance = 0.75;
 
+  // Constants that the engine's documentation states: the fit leaves them as they are.
+  std::vector<std::string> fixed;
   // Correction of the compute efficiency: "hopper.fp8", "blackwell.fp4" -> factor; of memory: "hopper.memory".
   // A variant ("blackwell-ultra.fp8") without its own figure takes that of its family.
   std::map<std::string, double> rates;

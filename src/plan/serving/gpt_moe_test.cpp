@@ -20,14 +20,14 @@ SearchRequest gpt_moe(const char* cluster, const char* format, int64_t gpus) {
   request.formats = formats_for(request.model, weights, weights, 1);
   request.gpus = gpus, request.finalists = 0;
   request.traffic = {.input_tokens = 32768, .output_tokens = 1024, .concurrency = 0};
-  request.tpot_s = 0.05;
+  request.limits.tpot_s = 0.05;
   return request;
 }
 
 // The charts' 5 s to the first token are for one prompt; with the queue of a closed loop 8 s leaves each system
 // room.
 double best_rate(SearchRequest request) {
-  request.ttft_s = 8;
+  request.limits.ttft_s = 8;
   auto outcome = search(request);
   return outcome.ok() && !outcome->ranked.empty() ? outcome->ranked[0].estimate.tokens_per_s_gpu : 0;
 }
@@ -59,7 +59,7 @@ TEST(GptMoe, AMixOfParallelismsBeatsTensorParallelismAloneThreefold) {
 TEST(GptMoe, ChunksTradeTheFirstTokenAgainstTheOthers) {
   SearchRequest request = gpt_moe("gb200-nvl72", "nvfp4", 64);
   request.layout = *parse_worker_layout("tp=8,dp=8");
-  request.tpot_s = 0, request.traffic.concurrency = 64;
+  request.limits.tpot_s = 0, request.traffic.concurrency = 64;
   double ttft = 1e9, tpot = 0;
   for (double chunk : {512.0, 2048.0, 8192.0}) {
     request.engine.budget_tokens = chunk;

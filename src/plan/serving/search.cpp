@@ -6,6 +6,7 @@
 
 #include "core/clock.h"
 #include "core/nearest.h"
+#include "plan/serving/finalists.h"
 
 namespace tessera::plan::serving {
 namespace {
@@ -177,23 +178,22 @@ class Search {
       // A load that is searched stops where waiting begins: more users give nothing but a queue.
       if (r_.traffic.concurrency == 0 && r_.traffic.arrival == Arrival::closed && estimate->load > 1) break;
       outcome.evaluated.push_back(candidate);
-      bool better = !best || candidate.estimate.tokens_per_s_gpu > best->estimate.tokens_per_s_gpu;
+      bool better = !best || aim_value(r_.aim, candidate.estimate, candidate.cost) <
+                                 aim_value(r_.aim, best->estimate, best->cost);
       if (candidate.meets && better) best = candidate;
     }
     if (best) outcome.ranked.push_back(*best);
   }
 
   void finish(Candidate& c) const {
-    const Estimate& e = c.estimate;
-    c.meets = (r_.ttft_s <= 0 || e.ttft_s <= r_.ttft_s) && (r_.tpot_s <= 0 || e.tpot_s <= r_.tpot_s);
+    Estimate& e = c.estimate;
+    // Accelerators that no worker uses are paid for too, and idle.
+    double used = e.gpus / real(r_.gpus);
+    e.tokens_per_s_gpu = e.tokens_per_s / real(r_.gpus);
+    e.activity.multiplying *= used, e.activity.streaming *= used;
+    c.cost = serving_cost(r_.device, e.activity, e.tokens_per_s_gpu);
     bool keeps_up = r_.traffic.arrival != Arrival::open || e.load <= 1;
-    c.meets = c.meets && keeps_up;
-    // Accelerators that no worker uses are paid for too.
-    c.estimate.tokens_per_s_gpu = e.tokens_per_s / real(r_.gpus);
-    double rate = std::max(1e-12, c.estimate.tokens_per_s_gpu);
-    c.usd_per_million_tokens = r_.device.price_usd_per_hour / (3600 * rate) * 1e6;
-    c.joules_per_token = r_.device.watts / rate;
-    c.grams_co2_per_million_tokens = c.joules_per_token * 1e6 / 3.6e6 * r_.device.grid_kg_per_kwh * 1000;
+    c.meets = keeps_up && r_.limits.kept_by(e.ttft_s, e.tpot_s, e.tokens_per_s_gpu);
   }
 
   void remember_shortage(const Candidate& c) {
@@ -220,17 +220,45 @@ class Search {
       for (const Candidate& c : outcome.evaluated) value = std::min(value, of(c));
       return value;
     };
+    const Limits& limits = r_.limits;
     double ttft = least([](const Candidate& c) { return c.estimate.ttft_s; });
     double tpot = least([](const Candidate& c) { return c.estimate.tpot_s; });
     double load = least([](const Candidate& c) { return c.estimate.load; });
-    if (r_.ttft_s > 0 && ttft > r_.ttft_s) add("time to first token", "ms", 1000 * ttft, 1000 * r_.ttft_s);
-    if (r_.tpot_s > 0 && tpot > r_.tpot_s) add("time per output token", "ms", 1000 * tpot, 1000 * r_.tpot_s);
+    double rate = -least([](const Candidate& c) { return -c.estimate.tokens_per_s_gpu; });
+    if (limits.ttft_s > 0 && ttft > limits.ttft_s)
+      add("time to first token", "ms", 1000 * ttft, 1000 * limits.ttft_s);
+    if (limits.tpot_s > 0 && tpot > limits.tpot_s)
+      add("time per output token", "ms", 1000 * tpot, 1000 * limits.tpot_s);
+    if (rate < limits.least_rate) add("tokens per second and GPU", "1/s", limits.least_rate, rate);
     if (r_.traffic.arrival == Arrival::open && load > 1)
       add("request rate", "1/s", r_.traffic.rate, r_.traffic.rate / load);
-    if (outcome.infeasible.empty()) add("both objectives at once", "ms", 1000 * tpot, 1000 * r_.tpot_s);
+    if (outcome.infeasible.empty()) explain_together();
   }
 
  private:
+  // Each limit can be kept, but not all by one deployment: the nearest miss of one that keeps the others.
+  void explain_together() {
+    const Limits& limits = r_.limits;
+    double ttft = INFINITY, tpot = INFINITY, rate = 0;
+    for (const Candidate& c : outcome.evaluated) {
+      const Estimate& e = c.estimate;
+      Limits others = limits;
+      others.tpot_s = 0;
+      if (others.kept_by(e.ttft_s, e.tpot_s, e.tokens_per_s_gpu)) tpot = std::min(tpot, e.tpot_s);
+      others = limits, others.ttft_s = 0;
+      if (others.kept_by(e.ttft_s, e.tpot_s, e.tokens_per_s_gpu)) ttft = std::min(ttft, e.ttft_s);
+      others = limits, others.least_rate = 0;
+      if (others.kept_by(e.ttft_s, e.tpot_s, e.tokens_per_s_gpu)) rate = std::max(rate, e.tokens_per_s_gpu);
+    }
+    if (limits.ttft_s > 0 && std::isfinite(ttft))
+      add("time to first token, with the other limits kept", "ms", 1000 * ttft, 1000 * limits.ttft_s);
+    if (limits.tpot_s > 0 && std::isfinite(tpot))
+      add("time per output token, with the other limits kept", "ms", 1000 * tpot, 1000 * limits.tpot_s);
+    if (limits.least_rate > 0 && rate > 0)
+      add("tokens per second and GPU, with the other limits kept", "1/s", limits.least_rate, rate);
+    if (outcome.infeasible.empty()) add("all limits at once", "deployments", 1, 0);
+  }
+
   void add(const char* constraint, const char* unit, double needed, double available) {
     outcome.infeasible.push_back(
         {.constraint = constraint, .needed = needed, .available = available, .unit = unit});
@@ -252,45 +280,14 @@ std::vector<Candidate> pareto(std::vector<Candidate> points) {
   return front;
 }
 
-// Requests of one of `workers` equal workers: of the trace, or drawn like the traffic.
-std::vector<Request> requests_of(const SearchRequest& r, double workers, int64_t users) {
-  std::vector<Request> share;
-  if (r.trace.empty()) {
-    share = draw_requests({.requests = std::clamp<int64_t>(5 * users, 200, 4000),
-                           .rate = r.traffic.arrival == Arrival::open ? r.traffic.rate / workers : 0,
-                           .input_tokens = r.traffic.input_tokens,
-                           .output_tokens = r.traffic.output_tokens});
-    for (Request& request : share) request.cached = std::llround(r.traffic.cached_prefix);
-    return share;
-  }
-  for (size_t i = 0; i < r.trace.size(); i += static_cast<size_t>(workers)) share.push_back(r.trace[i]);
-  return share;
-}
-
-// Percentiles of what the closed form ranked.
-void simulate_finalist(const SearchRequest& r, Candidate& c) {
-  auto worker = [&](const WorkerLayout& layout) {
-    return Deployment{.model = r.model,
-                      .device = r.device,
-                      .engine = c.disaggregated ? r.one_phase_engine : r.engine,
-                      .layout = layout,
-                      .formats = r.formats,
-                      .speculation = r.speculation};
+// By the aim; what is equal in it to a thousandth, by the time of a whole request.
+bool is_better(const SearchRequest& r, const Candidate& a, const Candidate& b) {
+  auto thousandths = [&](const Candidate& c) {
+    return std::round(1000 * std::log(std::max(1e-30, aim_value(r.aim, c.estimate, c.cost))));
   };
-  // Workers that do both phases are alike: one is looked at. Those of one phase share their requests.
-  double alike = c.disaggregated ? 1 : real(c.workers);
-  SimulationOptions options{.prefill_deadline_s = r.ttft_s, .token_deadline_s = r.tpot_s};
-  bool closed = r.trace.empty() && r.traffic.arrival == Arrival::closed;
-  if (closed) options.users = std::max<int64_t>(1, std::llround(c.concurrency / alike));
-  std::vector<Request> requests = requests_of(r, alike, options.users);
-  Disaggregated pair{.prefill = worker(c.layout),
-                     .decode = c.disaggregated ? worker(c.decode_layout) : worker(c.layout),
-                     .prefill_workers = real(c.workers),
-                     .decode_workers = real(c.decode_workers)};
-  Result<Simulation> simulation =
-      c.disaggregated ? simulate(pair, requests, options) : simulate(pair.prefill, requests, options);
-  if (!simulation) return;
-  c.simulation = *simulation;
+  if (double mine = thousandths(a), other = thousandths(b); mine != other) return mine < other;
+  auto whole = [&](const Estimate& e) { return e.ttft_s + e.tpot_s * r.traffic.output_tokens; };
+  return whole(a.estimate) < whole(b.estimate);
 }
 
 }  // namespace
@@ -323,6 +320,7 @@ Result<WorkerLayout> parse_worker_layout(const std::string& text) {
                                                                              {"dp", &WorkerLayout::dp},
                                                                              {"ep", &WorkerLayout::moe_ep},
                                                                              {"moe_tp", &WorkerLayout::moe_tp}};
+  std::vector<std::string> seen;
   size_t at = 0;
   while (at < text.size()) {
     size_t end = std::min(text.find(',', at), text.size());
@@ -338,6 +336,9 @@ Result<WorkerLayout> parse_worker_layout(const std::string& text) {
                      did_you_mean(key, names));
     const char* last = part.data() + part.size();
     const char* first = part.data() + std::min(part.size(), key.size() + 1);
+    if (std::find(seen.begin(), seen.end(), key) != seen.end())
+      return invalid("layout '{}' gives {} twice", text, key);
+    seen.push_back(key);
     auto [stop, error] = std::from_chars(first, last, layout.*member);
     if (error != std::errc() || stop != last || layout.*member < 1)
       return invalid("layout '{}': {} must be a positive integer, got '{}'", text, key,
@@ -365,19 +366,22 @@ Result<SearchOutcome> search(const SearchRequest& request) {
                  .formats = request.formats,
                  .speculation = request.speculation};
     TESSERA_RETURN_IF_ERROR(check(d));
+    bool shares_experts = request.layout->moe_ep > 1 || request.layout->dp > 1;
+    if (shares_experts && experts_of(request.model) == 0)
+      return invalid(
+          "layout {} shares experts over ranks, but {} has none; more workers are what is left of --gpus",
+          to_string(*request.layout), request.model.name);
   }
   Search run(request);
   run.aggregated_workers();
   run.disaggregated_workers();
   run.explain();
   SearchOutcome outcome = std::move(run.outcome);
-  std::sort(outcome.ranked.begin(), outcome.ranked.end(), [](const Candidate& a, const Candidate& b) {
-    return a.estimate.tokens_per_s_gpu > b.estimate.tokens_per_s_gpu;
-  });
+  auto by_aim = [&](const Candidate& a, const Candidate& b) { return is_better(request, a, b); };
+  std::stable_sort(outcome.ranked.begin(), outcome.ranked.end(), by_aim);
   outcome.front = pareto(outcome.evaluated);
-  auto finalists =
-      std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, request.finalists)));
-  for (size_t i = 0; i < finalists; ++i) simulate_finalist(request, outcome.ranked[i]);
+  simulate_finalists(request, outcome);
+  std::stable_sort(outcome.ranked.begin(), outcome.ranked.end(), by_aim);
   outcome.seconds = seconds_since(start);
   return outcome;
 }

@@ -2,8 +2,8 @@
 // expert parallelism), workers that do both phases or workers for prompts and workers for answers, and the load
 // at which they are run. Closed forms judge all of it; the event simulator adds percentiles to the best.
 //
-// A candidate must fit and meet the objectives; the best gives the most tokens per accelerator. Without a load
-// the concurrency is part of the search: the largest that meets the objectives. Threads: one search each.
+// A candidate must fit and keep the limits; the aim says which is best, by default most tokens per accelerator.
+// Without a load the concurrency is part of the search. Threads: one search each.
 #pragma once
 
 #include <optional>
@@ -12,6 +12,7 @@
 
 #include "plan/infeasible.h"
 #include "plan/serving/closed_form.h"
+#include "plan/serving/objective.h"
 #include "plan/serving/predict.h"
 #include "plan/serving/simulator.h"
 
@@ -25,8 +26,11 @@ struct SearchRequest {
   Formats formats;
   Speculation speculation;
   int64_t gpus = 8;
-  Traffic traffic;                     // concurrency 0 and rate 0: searched
-  double ttft_s = 0, tpot_s = 0;       // objectives, means; 0: none
+  Traffic traffic;  // concurrency 0 and rate 0: searched
+  Aim aim = Aim::rate;
+  Limits limits;
+  double Percentiles::*percentile =
+      nullptr;                         // that the limits are on, by simulation; null: means, by closed form
   std::vector<Request> trace;          // instead of a load; judged by simulation
   std::optional<WorkerLayout> layout;  // only this one, aggregated
   int64_t finalists = 5;               // of which percentiles are simulated
@@ -40,8 +44,15 @@ struct Candidate {
   Estimate estimate;
   RankMemory memory, decode_memory;
   std::optional<Simulation> simulation;
-  double usd_per_million_tokens = 0, joules_per_token = 0, grams_co2_per_million_tokens = 0;
-  bool meets = false;  // the objectives
+  std::string not_simulated;  // the reason, where a finalist could not be
+  ServingCost cost;           // of an output token, accelerators that no worker uses included
+  bool meets = false;         // the limits
+
+  bool same_workers(const Candidate& other) const {
+    return disaggregated == other.disaggregated && layout == other.layout &&
+           decode_layout == other.decode_layout && workers == other.workers &&
+           decode_workers == other.decode_workers;
+  }
 };
 
 struct SearchOutcome {

@@ -55,7 +55,7 @@ json plan_json(const SearchRequest& request, const SearchOutcome& outcome, std::
     points.push_back(point_json(outcome.evaluated[i]));
   for (const Candidate& c : outcome.front) front.push_back(point_json(c));
   for (const Candidate& c : ranked)
-    usd.push_back(page_number(c.usd_per_million_tokens)), joules.push_back(page_number(c.joules_per_token));
+    usd.push_back(page_number(1e6 * c.cost.usd)), joules.push_back(page_number(c.cost.joules));
   return {{"points", std::move(points)},
           {"front", std::move(front)},
           {"capacity", page_number(request.device.memory_bytes / 1e9)},
@@ -70,10 +70,10 @@ std::string tiles(const Candidate& best) {
       {"Tokens/s per accelerator", grouped(e.tokens_per_s_gpu), fmt::format("{} at once", grouped(e.running))},
       {"Tokens/s per user", grouped(e.tokens_per_s_user), fmt::format("{:.2f} ms per token", 1000 * e.tpot_s)},
       {"First token", fmt::format("{} ms", grouped(1000 * e.ttft_s)), "mean"},
-      {"Cost", fmt::format("{:.3g} USD", best.usd_per_million_tokens), "per million output tokens"},
-      {"Energy", fmt::format("{:.3g} J", best.joules_per_token), "per output token"},
-      {"Carbon", fmt::format("{} g CO2e", grouped(best.grams_co2_per_million_tokens)),
-       "per million output tokens"}};
+      {"Cost", fmt::format("{:.3g} USD", 1e6 * best.cost.usd), "per million output tokens"},
+      {"Energy", fmt::format("{:.3g} J", best.cost.joules),
+       fmt::format("per output token; {:.0f} W a GPU", best.cost.watts)},
+      {"Carbon", fmt::format("{} g CO2e", grouped(1e6 * best.cost.co2_g)), "per million output tokens"}};
   if (best.simulation)
     list.push_back({"First token, p99", fmt::format("{} ms", grouped(1000 * best.simulation->ttft_s.p99)),
                     fmt::format("simulated; per token {:.2f} ms", 1000 * best.simulation->tpot_s.p99)});
@@ -87,7 +87,7 @@ std::string ranking(std::span<const Candidate> ranked) {
     rows.push_back({std::to_string(rows.size() + 1), describe(c) + (e.saturated ? " (near full load)" : ""),
                     grouped(e.running), grouped(e.tokens_per_s_gpu), grouped(1000 * e.ttft_s),
                     fmt::format("{:.2f}", 1000 * e.tpot_s), fmt::format("{:.1f}", e.tokens_per_s_user),
-                    fmt::format("{:.3g}", c.usd_per_million_tokens), fmt::format("{:.3g}", c.joules_per_token),
+                    fmt::format("{:.3g}", 1e6 * c.cost.usd), fmt::format("{:.3g}", c.cost.joules),
                     bound_of(e.decode_step)});
   }
   return page_table({"", "workers", "requests", "tokens/s per accelerator", "TTFT ms", "TPOT ms",
@@ -111,8 +111,10 @@ std::string body(const SearchOutcome& outcome, std::span<const Candidate> ranked
                       page_chart("memory", "Memory by weights, workspace and cache")) +
          page_section("Time of a decode step", "At the load of the table.",
                       page_chart("time", "Time of a decode step by cause")) +
-         page_section("Cost and energy", "Rented price and utility power of all accelerators.",
-                      page_chart("money", "Cost and energy of the ranked deployments"));
+         page_section(
+             "Cost and energy",
+             "Rented price of all accelerators; power by what they do, with host, network and cooling.",
+             page_chart("money", "Cost and energy of the ranked deployments"));
 }
 
 }  // namespace

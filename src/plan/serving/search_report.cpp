@@ -75,9 +75,10 @@ nlohmann::json candidate_json(const Candidate& c) {
   out["breakdown_ms"] = breakdown_ms(e.decode_step);
   out["bound"] = bound_of(e.decode_step);
   if (c.disaggregated) out["transfer_ms"] = 1000 * e.transfer_s;
-  out["cost_usd_per_mtok"] = c.usd_per_million_tokens;
-  out["energy_j_per_token"] = c.joules_per_token;
-  out["co2_g_per_mtok"] = c.grams_co2_per_million_tokens;
+  out["cost_usd_per_mtok"] = 1e6 * c.cost.usd;
+  out["energy_j_per_token"] = c.cost.joules;
+  out["co2_g_per_mtok"] = 1e6 * c.cost.co2_g;
+  out["power_w_gpu"] = c.cost.watts;
   if (c.simulation)
     out["simulated"] = {{"ttft_ms", percentiles_json(c.simulation->ttft_s)},
                         {"tpot_ms", percentiles_json(c.simulation->tpot_s)},
@@ -85,6 +86,7 @@ nlohmann::json candidate_json(const Candidate& c) {
                         {"preemptions", c.simulation->preemptions},
                         {"within_objectives", c.simulation->within_deadlines},
                         {"tok_s_gpu", c.simulation->tokens_per_s_gpu}};
+  if (!c.not_simulated.empty()) out["not_simulated"] = c.not_simulated;
   out["provenance"] = {
       "step time: roofline with constants fitted on published rows (data/serving/engines.toml)",
       "accelerator: data sheet (plan/data/gpus)"};
@@ -92,7 +94,7 @@ nlohmann::json candidate_json(const Candidate& c) {
 }
 
 // What a request of the loser takes more of in a decode step than one of the best.
-std::string why_less(const Candidate& c, const Candidate& best) {
+std::string why_worse(Aim aim, const Candidate& c, const Candidate& best) {
   const Estimate &mine = c.estimate, &first = best.estimate;
   const StepPart* most = nullptr;
   double growth = 0;
@@ -101,16 +103,30 @@ std::string why_less(const Candidate& c, const Candidate& best) {
                   first.decode_step.*part.seconds / std::max(1.0, first.running);
     if (more > growth) most = &part, growth = more;
   }
-  double less = 100 * (1 - mine.tokens_per_s_gpu / first.tokens_per_s_gpu);
-  return fmt::format("; {:.0f} % less{}", less, most ? fmt::format(", most in {}", most->words) : "");
+  double ratio = aim_value(aim, c.estimate, c.cost) / std::max(1e-30, aim_value(aim, first, best.cost));
+  const char* words = aim == Aim::rate     ? "less"
+                      : aim == Aim::user   ? "slower for a user"
+                      : aim == Aim::ttft   ? "later"
+                      : aim == Aim::energy ? "more energy"
+                                           : "dearer";
+  double percent = 100 * (aim == Aim::rate ? 1 - 1 / ratio : ratio - 1);
+  return fmt::format("; {:.0f} % {}{}", percent, words, most ? fmt::format(", most in {}", most->words) : "");
 }
 
-std::string table_row(size_t rank, const Candidate& c, const Candidate& best) {
+// Near full load the first token waits in a queue whose length no mean says: the interval stands instead.
+std::string ttft_text(const Candidate& c) {
+  double ms = 1000 * c.estimate.ttft_s;
+  if (!c.estimate.saturated) return fmt::format("{:.0f}", ms);
+  Interval interval = interval_of(c, "ttft_ms");
+  return fmt::format("{:.0f}-{:.0f}", ms * interval.low, ms * interval.high);
+}
+
+std::string table_row(Aim aim, size_t rank, const Candidate& c, const Candidate& best) {
   const Estimate& e = c.estimate;
-  return fmt::format("{:>3} {:<44} {:>8.0f} {:>9.1f} {:>9.0f} {:>8.2f} {:>8.1f} {:>8.2f}  {}{}{}\n", rank,
-                     describe(c), e.running, e.tokens_per_s_gpu, 1000 * e.ttft_s, 1000 * e.tpot_s,
-                     e.tokens_per_s_user, c.usd_per_million_tokens, bound_of(e.decode_step),
-                     rank == 1 ? "" : why_less(c, best), e.saturated ? ", near full load" : "");
+  return fmt::format("{:>3} {:<44} {:>8.0f} {:>9.1f} {:>11} {:>8.2f} {:>8.1f} {:>8.2f} {:>7.3g}  {}{}{}\n",
+                     rank, describe(c), e.running, e.tokens_per_s_gpu, ttft_text(c), 1000 * e.tpot_s,
+                     e.tokens_per_s_user, 1e6 * c.cost.usd, c.cost.joules, bound_of(e.decode_step),
+                     rank == 1 ? "" : why_worse(aim, c, best), e.saturated ? ", near full load" : "");
 }
 
 std::string interval_text(const Candidate& c) {
@@ -161,12 +177,15 @@ std::string search_table(const SearchRequest& request, const SearchOutcome& outc
   if (outcome.ranked.empty()) {
     return text + "nothing meets the request:\n" + infeasible_text(outcome.infeasible);
   }
-  text += fmt::format("{:>3} {:<44} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8}  {}\n", "", "workers", "requests",
-                      "tok/s/GPU", "TTFT ms", "TPOT ms", "tok/s/us", "$/Mtok", "longest part of a decode step");
+  text += fmt::format("{:>3} {:<44} {:>8} {:>9} {:>11} {:>8} {:>8} {:>8} {:>7}  {}\n", "", "workers",
+                      "requests", "tok/s/GPU", "TTFT ms", "TPOT ms", "tok/s/us", "$/Mtok", "J/token",
+                      "longest part of a decode step");
   auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
-  for (size_t i = 0; i < rows; ++i) text += table_row(i + 1, outcome.ranked[i], outcome.ranked.front());
+  for (size_t i = 0; i < rows; ++i)
+    text += table_row(request.aim, i + 1, outcome.ranked[i], outcome.ranked.front());
   const Candidate& best = outcome.ranked.front();
   text += interval_text(best);
+  if (!best.not_simulated.empty()) text += fmt::format("not simulated, best: {}\n", best.not_simulated);
   if (best.simulation)
     text += fmt::format(
         "simulated, best: TTFT p50 {:.0f} p90 {:.0f} p99 {:.0f} ms, TPOT p50 {:.2f} p99 {:.2f} ms, {} "
@@ -181,12 +200,13 @@ std::string search_table(const SearchRequest& request, const SearchOutcome& outc
   return text;
 }
 
-nlohmann::json search_json(const SearchRequest&, const SearchOutcome& outcome, int64_t top) {
+nlohmann::json search_json(const SearchRequest& request, const SearchOutcome& outcome, int64_t top) {
   nlohmann::json results = nlohmann::json::array(), front = nlohmann::json::array();
   auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
   for (size_t i = 0; i < rows; ++i) results.push_back(candidate_json(outcome.ranked[i]));
   for (const Candidate& c : outcome.front) front.push_back(candidate_json(c));
-  nlohmann::json json = {{"results", std::move(results)},
+  nlohmann::json json = {{"objective", to_string(request.aim)},
+                         {"results", std::move(results)},
                          {"pareto", std::move(front)},
                          {"search",
                           {{"space", outcome.space},

@@ -2,52 +2,11 @@
 
 #include <cmath>
 
-#include "plan/catalogue.h"
-#include "plan/serving/closed_form.h"
 #include "plan/serving/expert_load.h"
-#include "plan/serving/search.h"
+#include "plan/serving/testing.h"
 
 namespace tessera::plan::serving {
 namespace {
-
-// A device and an engine without any loss: what is left is the roofline.
-Accelerator ideal_h100() {
-  return {.name = "ideal-h100",
-          .generation = "ideal",
-          .bf16 = 989e12,
-          .fp8 = 1979e12,
-          .attention = 989e12,
-          .memory_bytes = 80e9,
-          .memory_bytes_per_s = 3.35e12,
-          .link_bytes_per_s = 1e18,
-          .domain = 8,
-          .nic_bytes_per_s = 1e18,
-          .watts = 1000,
-          .price_usd_per_hour = 2};
-}
-Engine ideal_engine() {
-  Engine engine{.name = "ideal", .version = ""};
-  for (double Engine::*share :
-       {&Engine::compute, &Engine::memory, &Engine::expert_compute, &Engine::expert_memory, &Engine::attention,
-        &Engine::cache_memory, &Engine::link, &Engine::network})
-    engine.*share = 1;
-  for (double Engine::*none : {&Engine::activations, &Engine::layer_s, &Engine::expert_layer_s, &Engine::step_s,
-                               &Engine::sequence_s, &Engine::prompt_s, &Engine::reduce_s, &Engine::exchange_s,
-                               &Engine::expert_skew, &Engine::workspace_bytes})
-    engine.*none = 0;
-  engine.max_running = 4096;
-  return engine;
-}
-Deployment on_ideal(const std::string& model, WorkerLayout layout, WeightFormat format = WeightFormat::bf16) {
-  Result<Blueprint> blueprint = find_model(model);
-  EXPECT_TRUE(blueprint.ok()) << (blueprint.ok() ? "" : blueprint.error().message);
-  return {.model = *blueprint,
-          .device = ideal_h100(),
-          .engine = ideal_engine(),
-          .layout = layout,
-          .formats = formats_for(*blueprint, format, format, format == WeightFormat::bf16 ? 2 : 1),
-          .speculation = {}};
-}
 
 // Floor of decoding Llama-3-70B in bf16 on 8 H100 at 4k tokens: all weights but the input embedding and all
 // keys and values are read once, at 3.35 TB/s.
@@ -145,59 +104,6 @@ TEST(Disaggregated, PromptsNoLongerDelayAnswers) {
                                            {.input_tokens = 8192, .output_tokens = 64, .concurrency = 2000});
   ASSERT_TRUE(flooded.ok());
   EXPECT_TRUE(flooded->saturated);
-}
-
-TEST(Search, BestOfAllIsNoWorseThanAnySingleLayout) {
-  SearchRequest request{.model = *find_model("llama-3.1-70b"),
-                        .device = ideal_h100(),
-                        .engine = ideal_engine(),
-                        .one_phase_engine = ideal_engine(),
-                        .formats = {},
-                        .speculation = {},
-                        .gpus = 8};
-  request.formats = formats_for(request.model, WeightFormat::fp8, WeightFormat::fp8, 1);
-  request.tpot_s = 0.02;
-  request.traffic.concurrency = 0;
-  request.finalists = 0;
-  Result<SearchOutcome> all = search(request);
-  ASSERT_TRUE(all.ok());
-  ASSERT_FALSE(all->ranked.empty());
-  double best = all->ranked.front().estimate.tokens_per_s_gpu;
-  for (int64_t tp : {1, 2, 4, 8}) {
-    request.layout = WorkerLayout{.tp = tp};
-    Result<SearchOutcome> one = search(request);
-    ASSERT_TRUE(one.ok());
-    if (!one->ranked.empty()) {
-      EXPECT_LE(one->ranked.front().estimate.tokens_per_s_gpu, best * (1 + 1e-9));
-    }
-  }
-  for (size_t i = 1; i < all->front.size(); ++i)
-    EXPECT_GT(all->front[i].estimate.tokens_per_s_gpu, all->front[i - 1].estimate.tokens_per_s_gpu);
-}
-
-TEST(Search, ImpossibleObjectiveSaysHowFarOff) {
-  SearchRequest request{.model = *find_model("llama-3.1-70b"),
-                        .device = ideal_h100(),
-                        .engine = ideal_engine(),
-                        .one_phase_engine = ideal_engine(),
-                        .formats = {},
-                        .speculation = {},
-                        .gpus = 8};
-  request.formats = formats_for(request.model, WeightFormat::fp8, WeightFormat::fp8, 1);
-  request.tpot_s = 1e-4;
-  request.finalists = 0;
-  Result<SearchOutcome> outcome = search(request);
-  ASSERT_TRUE(outcome.ok());
-  EXPECT_TRUE(outcome->ranked.empty());
-  ASSERT_EQ(outcome->infeasible.size(), 1u);
-  EXPECT_EQ(outcome->infeasible[0].constraint, "time per output token");
-  EXPECT_GT(outcome->infeasible[0].needed, outcome->infeasible[0].available);
-}
-
-TEST(Layout, UnknownKeyNamesTheNearest) {
-  EXPECT_EQ(parse_worker_layout("tp=2,dp=4,ep=8")->moe_tp, 1);
-  EXPECT_NE(parse_worker_layout("moetp=2").error().message.find("moe_tp"), std::string::npos);
-  EXPECT_FALSE(parse_worker_layout("tp=zero").ok());
 }
 
 }  // namespace

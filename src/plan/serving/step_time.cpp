@@ -113,9 +113,12 @@ void StepModel::add_mixer(const Mixer& mixer, LayerKind& kind) const {
 }
 
 // Fourth power: 19 % above the larger where both are equal. A wave of tiles that is part compute, part waiting.
-double StepModel::smooth_max(double a, double b) const {
-  double a2 = a * a, b2 = b * b;
-  return std::sqrt(std::sqrt(a2 * a2 + b2 * b2));
+double StepModel::roofline(double compute, double memory, double count, StepBreakdown& sum) {
+  double c2 = compute * compute, m2 = memory * memory;
+  double seconds = std::sqrt(std::sqrt(c2 * c2 + m2 * m2));
+  sum.multiplying += count * compute;
+  sum.streaming += count * (seconds - compute);
+  return count * seconds;
 }
 
 double StepModel::reduce_seconds(double bytes) const {
@@ -174,19 +177,19 @@ void StepModel::add_layer(const LayerKind& kind, const StepLoad& load, StepBreak
   double tokens = load.prefill_tokens + decode_rows;
   double row_bytes = 2 * real(d_.model.hidden) * tokens;
   for (const Products& products : kind.products)
-    sum.products += kind.count * smooth_max(products.flops_per_token * tokens / products.rate,
-                                            products.bytes / memory_rate_);
-  sum.elementwise += kind.count * d_.engine.activations * row_bytes / memory_rate_;
-  if (load.prefill_tokens > 0)
-    sum.attention += kind.count * load.prefill_tokens *
-                     (kind.prefill_flops_per_pair * attended_tokens(kind.layer.mixer, load.prefill_span) +
-                      kind.state_flops) /
-                     attention_rate_;
+    sum.products += roofline(products.flops_per_token * tokens / products.rate, products.bytes / memory_rate_,
+                             kind.count, sum);
+  sum.elementwise += roofline(0, d_.engine.activations * row_bytes / memory_rate_, kind.count, sum);
+  if (load.prefill_tokens > 0) {
+    double pairs = attended_tokens(kind.layer.mixer, load.prefill_span);
+    double flops = load.prefill_tokens * (kind.prefill_flops_per_pair * pairs + kind.state_flops);
+    sum.attention += roofline(flops / attention_rate_, 0, kind.count, sum);
+  }
   if (load.decode_sequences > 0) {
     double attended = load.decode_sequences * attended_tokens(kind.layer.mixer, load.decode_context);
     double flops = kind.cache_flops_per_token * attended * real(1 + d_.speculation.depth);
     double bytes = kind.cache_bytes_per_token * attended + kind.state_bytes * load.decode_sequences;
-    sum.cache += kind.count * smooth_max(flops / attention_rate_, bytes / cache_rate_);
+    sum.cache += roofline(flops / attention_rate_, bytes / cache_rate_, kind.count, sum);
   }
   sum.fixed += kind.count * d_.engine.layer_s;
   if (d_.layout.tp > 1) sum.tp += kind.count * reduce_seconds(row_bytes);
@@ -201,7 +204,7 @@ void StepModel::add_experts(const LayerKind& kind, double tokens, StepBreakdown&
   double flops = pairs * experts_.imbalance(group_tokens) * kind.expert_flops;
   double bytes = experts_.touched_per_rank(group_tokens) * kind.expert_bytes;
   double memory_rate = memory_rate_ * d_.engine.expert_memory;
-  sum.experts += kind.count * smooth_max(flops / kind.expert_rate, bytes / memory_rate);
+  sum.experts += roofline(flops / kind.expert_rate, bytes / memory_rate, kind.count, sum);
   sum.fixed += kind.count * d_.engine.expert_layer_s;
   if (d_.layout.dp > 1) sum.ep += kind.count * exchange_seconds(tokens);
 }
@@ -209,9 +212,8 @@ void StepModel::add_experts(const LayerKind& kind, double tokens, StepBreakdown&
 void StepModel::add_head(const StepLoad& load, StepBreakdown& sum) const {
   double rows = load.prefill_sequences + load.decode_sequences * real(1 + d_.speculation.depth);
   if (rows == 0) return;
-  double once =
-      smooth_max(head_flops_ * rows / (d_.device.bf16 * d_.engine.compute), head_bytes_ / memory_rate_);
-  sum.head += once * real(1 + d_.speculation.depth);
+  sum.head += roofline(head_flops_ * rows / (d_.device.bf16 * d_.engine.compute), head_bytes_ / memory_rate_,
+                       real(1 + d_.speculation.depth), sum);
 }
 
 }  // namespace tessera::plan::serving

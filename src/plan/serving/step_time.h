@@ -27,6 +27,8 @@ struct StepLoad {
 struct StepBreakdown {
   double products = 0, experts = 0, attention = 0, cache = 0, elementwise = 0;
   double tp = 0, ep = 0, pp = 0, fixed = 0, head = 0;
+  // Of all that, for power: seconds in which the multipliers work, and in which the memory does and they wait.
+  double multiplying = 0, streaming = 0;
   double total() const;
 };
 
@@ -66,7 +68,8 @@ class StepModel {
   void add_layer(const LayerKind& kind, const StepLoad& load, StepBreakdown& sum) const;
   void add_experts(const LayerKind& kind, double tokens, StepBreakdown& sum) const;
   void add_head(const StepLoad& load, StepBreakdown& sum) const;
-  double smooth_max(double a, double b) const;
+  // Both times, joined and counted.
+  static double roofline(double compute, double memory, double count, StepBreakdown& sum);
   double reduce_seconds(double bytes) const;
   double exchange_seconds(double tokens) const;
 
