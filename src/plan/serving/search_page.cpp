@@ -69,7 +69,8 @@ std::string tiles(const Candidate& best) {
   std::vector<PageTile> list = {
       {"Tokens/s per accelerator", grouped(e.tokens_per_s_gpu), fmt::format("{} at once", grouped(e.running))},
       {"Tokens/s per user", grouped(e.tokens_per_s_user), fmt::format("{:.2f} ms per token", 1000 * e.tpot_s)},
-      {"First token", fmt::format("{} ms", grouped(1000 * e.ttft_s)), "mean"},
+      {"First token", fmt::format("{} ms", grouped(1000 * e.ttft_s)),
+       e.saturated ? "mean, near full load: may be far longer" : "mean"},
       {"Cost", fmt::format("{:.3g} USD", 1e6 * best.cost.usd), "per million output tokens"},
       {"Energy", fmt::format("{:.3g} J", best.cost.joules),
        fmt::format("per output token; {:.0f} W a GPU", best.cost.watts)},
