@@ -138,7 +138,7 @@ BAD_CHATS = [
     ({**CHAT, "messages": [{"role": "tool", "content": "x"}]}, "a tool cannot speak first"),
     ({**CHAT, "messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}, "arguments of 'f'"),
     ({**CHAT, "max_completion_tokens": 3}, "differ"), ({**CHAT, "top_logprobs": 2}, "needs 'logprobs'"),
-    ({**CHAT, "tools": [{}], "tool_choice": "required"}, "tool_choice"), ({**CHAT, "response_format": {"type": "xml"}}, "json_schema, not"),
+    ({**CHAT, "tools": [{}], "tool_choice": "required"}, "tools[0].type"), ({**CHAT, "response_format": {"type": "xml"}}, "json_schema, not"),
     ({**CHAT, "promt": 1, "messages": 3}, "'promt'"), ({**CHAT, "temprature": 1}, "did you mean 'temperature'"),
     ({**CHAT, "stream_options": {"include_usge": True}}, "did you mean 'include_usage'"),
     ({**CHAT, "logit_bias": {"x": 1}}, "logit_bias"), ({**CHAT, "logit_bias": {"5": 101}}, "-100 to 100"),

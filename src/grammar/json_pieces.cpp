@@ -11,6 +11,7 @@ constexpr int kMaxDigits = 18, kMaxFraction = 15, kMaxExponent = 2, kMaxIndent =
 JsonPieces::JsonPieces(Grammar& grammar)
     : g_(grammar),
       character_(g_.new_rule()),
+      text_(g_.new_rule()),
       number_(g_.new_rule()),
       integer_(g_.new_rule()),
       value_(g_.new_rule()),
@@ -23,6 +24,7 @@ JsonPieces::JsonPieces(Grammar& grammar)
   };
   write_character();
   write_space();
+  g_.accept(write_string(g_.begin(text_)));
   g_.accept(write_integer(g_.begin(integer_), kMaxDigits));
   int whole = write_integer(g_.begin(number_), kMaxDigits), fraction = g_.new_state(), end = end_of_rule();
   g_.skip(whole, fraction);
@@ -40,7 +42,7 @@ JsonPieces::JsonPieces(Grammar& grammar)
   for (const char* name : {"true", "false", "null"}) g_.skip(g_.literal(from, name), done);
   g_.call(from, number_, done);
   g_.call(from, object_, done);
-  g_.skip(write_string(from), done);
+  g_.call(from, text_, done);
   write_array(from, done);
   write_object(g_.begin(object_), end_of_rule(), value_);
 }

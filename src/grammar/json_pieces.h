@@ -11,6 +11,7 @@ class JsonPieces {
 
   // Rules.
   int character() const { return character_; }  // one code point inside a string, escaped or not
+  int text() const { return text_; }            // a string
   int number() const { return number_; }
   int integer() const { return integer_; }
   int value() const { return value_; }
@@ -32,7 +33,7 @@ class JsonPieces {
   void write_array(int from, int to);
 
   Grammar& g_;
-  int character_, number_, integer_, value_, object_, space_;
+  int character_, text_, number_, integer_, value_, object_, space_;
 };
 
 }  // namespace tessera::grammar

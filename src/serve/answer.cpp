@@ -25,7 +25,7 @@ Answer::Answer(CompletionRequest request, std::shared_ptr<Completion> completion
       end_tokens_(joined(std::move(end_tokens), request_.end_tokens)),
       tokens_(request_.prompt),
       decoder_(tokenizer_, tokens_.back()),
-      stops_(request_.stop),
+      stops_(request_.stop, request_.stop_until),
       rules_(request_.rules, request_.ignore_eos ? std::vector<int64_t>() : end_tokens_, request_.prompt) {
   if (!request_.echo) return;
   progress_.text = *request_.echo;
@@ -73,15 +73,20 @@ std::optional<FinishReason> Answer::append(int64_t token, std::span<const float>
   ++num_generated_;
   progress_.tokens.push_back(token);
   if (ends(token)) return FinishReason::stop;
-  show(decoder_.push(token));
+  show(shown_text_of(token));
   if (stops_.found()) return FinishReason::stop;
   if (num_generated() == request_.max_tokens) return FinishReason::length;
   return std::nullopt;
 }
 
+std::string Answer::shown_text_of(int64_t token) {
+  if (!request_.show_special || !tokenizer_->is_special(token)) return decoder_.push(token);
+  return decoder_.flush() + std::string(tokenizer_->bytes_of(token));
+}
+
 void Answer::show(const std::string& text) {
   num_characters_ += characters(text);
-  progress_.text += num_generated() < request_.rules.min_tokens ? text : stops_.push(text);
+  progress_.text += num_generated() < request_.rules.min_tokens ? stops_.skip(text) : stops_.push(text);
 }
 
 bool Answer::ends(int64_t token) const {

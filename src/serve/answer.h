@@ -25,7 +25,9 @@ struct CompletionRequest {
   LogitRuleOptions rules;  // bias, penalties, min_tokens, constraint; tokens inside the vocabulary
   int64_t max_tokens = 16;
   std::vector<std::string> stop;    // none of them empty; looked for in text after min_tokens
+  std::string stop_until;           // behind the first of it they are not looked for; empty: everywhere
   std::vector<int64_t> end_tokens;  // besides the model's own
+  bool show_special = false;        // special tokens are text, but for those that end the answer
   std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
   std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
   bool ignore_eos = false;
@@ -73,6 +75,7 @@ class Answer {
  private:
   TokenLogprobs describe(int64_t token, int64_t previous, std::span<const float> logits) const;
   std::string text_of(int64_t token, int64_t previous) const;
+  std::string shown_text_of(int64_t token);
   std::optional<FinishReason> append(int64_t token, std::span<const float> logits);
   void show(const std::string& text);
   bool ends(int64_t token) const;

@@ -10,6 +10,8 @@ const char* to_string(FinishReason reason) {
       return "length";
     case FinishReason::cancelled:
       return "abort";
+    case FinishReason::tool_calls:
+      return "tool_calls";
   }
   return "?";
 }

@@ -15,8 +15,8 @@
 
 namespace tessera::serve {
 
-enum class FinishReason { stop, length, cancelled };
-const char* to_string(FinishReason reason);  // "stop", "length", "abort"
+enum class FinishReason { stop, length, cancelled, tool_calls };
+const char* to_string(FinishReason reason);  // "stop", "length", "abort", "tool_calls"
 
 // Log probabilities of one token of the prompt or the answer.
 struct TokenLogprobs {

@@ -11,11 +11,16 @@ namespace tessera::serve {
 using grammar::Grammar;
 using grammar::Matcher;
 
-Vocabulary::Vocabulary(data::TokenizerPtr tokenizer) : tokenizer_(std::move(tokenizer)) {
+Vocabulary::Vocabulary(data::TokenizerPtr tokenizer, std::string_view marks)
+    : tokenizer_(std::move(tokenizer)) {
   std::array<bool, 256> single{};
   for (int64_t id = 0; id < tokenizer_->vocab_size(); ++id) {
     std::string_view bytes = tokenizer_->bytes_of(id);
-    if (bytes.empty() || tokenizer_->is_special(id)) continue;
+    if (bytes.empty()) continue;
+    if (tokenizer_->is_special(id)) {
+      if (marks.find(bytes) == std::string_view::npos) continue;
+      marks_.insert(id);
+    }
     tokens_.push_back({bytes, id, 0});
     if (bytes.size() == 1) single[static_cast<unsigned char>(bytes[0])] = true;
   }
@@ -115,7 +120,8 @@ class GrammarConstraint : public TokenConstraint {
   // After the begin token some vocabularies drop the blank of the first token.
   bool starts_a_text() const { return tokenizer().bos_id() && limits_.previous == *tokenizer().bos_id(); }
   std::string text_of(int64_t token) const {
-    return tokenizer().decode_one(token, num_accepted_ == 0 ? limits_.previous : -1);
+    return tokenizer().decode_one(token, num_accepted_ == 0 ? limits_.previous : -1,
+                                  !masks_->vocabulary().is_mark(token));
   }
   bool has_room(int64_t distance) const {
     return !keeps_room_ || distance <= limits_.max_tokens - num_accepted_ - 1;

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "data/tokenizer.h"
@@ -17,10 +18,10 @@
 namespace tessera::serve {
 
 // The tokens of a vocabulary in the order of their bytes, so that equal beginnings are read once. Special ones
-// are no text and left out.
+// are no text and left out, but for those that stand in `marks`: with them a model marks parts of its answers.
 class Vocabulary {
  public:
-  explicit Vocabulary(data::TokenizerPtr tokenizer);
+  explicit Vocabulary(data::TokenizerPtr tokenizer, std::string_view marks = {});
 
   struct Token {
     std::string_view bytes;  // of the tokenizer
@@ -29,11 +30,13 @@ class Vocabulary {
   };
   const std::vector<Token>& tokens() const { return tokens_; }
   bool has_all_bytes() const { return has_all_bytes_; }
+  bool is_mark(int64_t id) const { return marks_.contains(id); }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
   data::TokenizerPtr tokenizer_;
   std::vector<Token> tokens_;
+  std::unordered_set<int64_t> marks_;
   bool has_all_bytes_ = false;
 };
 

@@ -1,26 +1,46 @@
 #include "serve/openai_api.h"
 
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "serve/attribution.h"
 #include "serve/openai_call.h"
+#include "serve/openai_tokens.h"
 
 namespace tessera::serve {
+
+namespace {
+
+constexpr size_t kReaders = 2;
+
+}  // namespace
+
+struct OpenAiApi::Readers {
+  boost::asio::thread_pool pool{kReaders};
+};
 
 OpenAiApi::OpenAiApi(Engine& engine, HttpServer& server, data::TokenizerPtr tokenizer, ServedName model)
     : engine_(engine),
       server_(server),
       tokenizer_(std::move(tokenizer)),
       model_(std::move(model)),
-      created_(std::time(nullptr)) {}
+      created_(std::time(nullptr)),
+      readers_(std::make_unique<Readers>()) {}
+
+OpenAiApi::~OpenAiApi() {
+  readers_->pool.join();
+}
 
 void OpenAiApi::handle(std::shared_ptr<HttpExchange> exchange) {
   const HttpRequest& request = exchange->request();
   bool chat = request.path == "/v1/chat/completions", completes = chat || request.path == "/v1/completions";
-  const char* allowed = completes ? "POST" : "GET";
+  bool to_tokens = request.path == "/tokenize", converts = to_tokens || request.path == "/detokenize";
+  const char* allowed = completes || converts ? "POST" : "GET";
   if (completes && request.method == "POST") return complete(std::move(exchange), chat);
-  if (!completes && request.method == "GET") return exchange->respond(get(request));
+  if (converts && request.method == "POST") return convert(std::move(exchange), to_tokens);
+  if (!completes && !converts && request.method == "GET") return exchange->respond(get(request));
   ApiError error{.status = 405,
                  .message = fmt::format("{} does not take {}; use {}", request.path, request.method, allowed)};
   exchange->respond({.status = error.status, .body = error.body(request.id), .headers = {{"Allow", allowed}}});
@@ -55,15 +75,42 @@ std::string OpenAiApi::model_json() const {
   return model.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+template <class Read, class Then>
+void OpenAiApi::read_apart(std::shared_ptr<HttpExchange> exchange, Read read, Then answer) {
+  auto left = std::make_shared<bool>(false);  // touched on the server's thread only
+  exchange->on_disconnect = [left] { *left = true; };
+  boost::asio::post(readers_->pool, [this, exchange, left, read, answer] {
+    auto result = std::make_shared<decltype(read())>(read());
+    server_.post([exchange, left, result, answer] {
+      if (*left) return;
+      exchange->on_disconnect = nullptr;
+      answer(std::move(*result));
+    });
+  });
+}
+
 void OpenAiApi::complete(std::shared_ptr<HttpExchange> exchange, bool chat) {
-  const std::string& body = exchange->request().body;
-  auto parsed =
-      chat ? parse_chat_call(body, *tokenizer_, model_) : parse_completion_call(body, *tokenizer_, model_);
-  if (const auto* error = std::get_if<ApiError>(&parsed)) return respond(*exchange, engine_, *error);
-  auto& call = std::get<CompletionCall>(parsed);
-  if (auto error = attribute(exchange->request(), model_.name, call))
-    return respond(*exchange, engine_, *error);
-  start_call(engine_, server_, std::move(exchange), std::move(call), model_.name);
+  auto read = [this, exchange, chat] {
+    const std::string& body = exchange->request().body;
+    return chat ? parse_chat_call(body, *tokenizer_, model_) : parse_completion_call(body, *tokenizer_, model_);
+  };
+  read_apart(exchange, read, [this, exchange](std::variant<CompletionCall, ApiError> parsed) {
+    if (const auto* error = std::get_if<ApiError>(&parsed)) return respond(*exchange, engine_, *error);
+    auto& call = std::get<CompletionCall>(parsed);
+    if (auto error = attribute(exchange->request(), model_.name, call))
+      return respond(*exchange, engine_, *error);
+    start_call(engine_, server_, exchange, std::move(call), model_.name);
+  });
+}
+
+void OpenAiApi::convert(std::shared_ptr<HttpExchange> exchange, bool to_tokens) {
+  auto read = [this, exchange, to_tokens] {
+    return (to_tokens ? tokenize : detokenize)(exchange->request().body, *tokenizer_, model_);
+  };
+  read_apart(exchange, read, [this, exchange](std::variant<std::string, ApiError> answer) {
+    if (const auto* error = std::get_if<ApiError>(&answer)) return respond(*exchange, engine_, *error);
+    exchange->respond({.body = std::get<std::string>(answer)});
+  });
 }
 
 }  // namespace tessera::serve

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "http/gate.h"
-#include "serve/openai_json.h"
+#include "serve/openai_tools.h"
 
 namespace tessera::serve {
 
@@ -18,6 +18,7 @@ void append(CompletionProgress& all, CompletionProgress more) {
   all.text += more.text;
   all.tokens.insert(all.tokens.end(), more.tokens.begin(), more.tokens.end());
   std::move(more.logprobs.begin(), more.logprobs.end(), std::back_inserter(all.logprobs));
+  all.finished |= more.finished;
   if (more.reason) all.reason = more.reason;
 }
 
@@ -55,6 +56,7 @@ class Call : public std::enable_shared_from_this<Call> {
     if (!choices) return respond(*exchange_, engine_, to_api_error(choices.error()));
     choices_ = std::move(*choices);
     collected_.resize(choices_.size());
+    readers_.assign(choices_.size(), AnswerReader(call_.tools));
     exchange_->on_disconnect = [self = shared_from_this()] { self->cancel(); };
     exchange_->on_written = [self = shared_from_this()] {
       self->writing_ = false;
@@ -77,12 +79,17 @@ class Call : public std::enable_shared_from_this<Call> {
     if (num_finished_ < choices_.size()) return;
     json body = head(call_.chat ? "chat.completion" : "text_completion");
     auto answers = answered();
-    for (size_t i = 0; i < answers.size(); ++i)
-      body["choices"].push_back((call_.chat ? chat_choice : completion_choice)(
-          static_cast<int64_t>(i), *answers[i], call_.with_logprobs));
+    for (size_t i = 0; i < answers.size(); ++i) body["choices"].push_back(whole(i, *answers[i]));
     body["usage"] = usage();
     exchange_->respond({.body = dump(body)});
     end();
+  }
+
+  json whole(size_t choice, CompletionProgress answer) {
+    auto index = static_cast<int64_t>(choice);
+    if (!call_.chat) return completion_choice(index, answer, call_.with_logprobs);
+    ChatText text = readers_[choice].read(answer);
+    return chat_choice(index, text, answer, call_.with_logprobs);
   }
 
   // The likeliest n candidates of each prompt; all when no more were made.
@@ -107,8 +114,10 @@ class Call : public std::enable_shared_from_this<Call> {
     for (size_t i = 0; i < choices_.size(); ++i) {
       CompletionProgress progress = take(i);
       if (progress.error) return fail(*progress.error);
-      bool visible = !progress.text.empty() || !progress.logprobs.empty() || progress.finished;
-      if (visible) events += event(piece(i, progress));
+      ChatText text = readers_[i].read(progress);
+      bool visible =
+          !text.content.empty() || !text.calls.empty() || !progress.logprobs.empty() || progress.finished;
+      if (visible) events += event(piece(i, text, progress));
     }
     bool all_finished = num_finished_ == choices_.size();
     if (all_finished) events += last_events();
@@ -121,13 +130,13 @@ class Call : public std::enable_shared_from_this<Call> {
     end();
   }
 
-  json piece(size_t choice, const CompletionProgress& progress) {
+  json piece(size_t choice, const ChatText& text, const CompletionProgress& progress) {
     auto index = static_cast<int64_t>(choice);
     if (!call_.chat) return completion_choice(index, progress, call_.with_logprobs);
     begun_choices_.resize(choices_.size());
     bool is_first = !begun_choices_[choice];
     begun_choices_[choice] = true;
-    return chat_delta(index, progress, call_.with_logprobs, is_first);
+    return chat_delta(index, text, progress, call_.with_logprobs, is_first);
   }
 
   CompletionProgress take(size_t choice) {
@@ -203,6 +212,7 @@ class Call : public std::enable_shared_from_this<Call> {
   int64_t created_ = std::time(nullptr), prompt_tokens_ = 0, completion_tokens_ = 0, cached_tokens_ = 0;
   Engine::Completions choices_;
   std::vector<CompletionProgress> collected_;
+  std::vector<AnswerReader> readers_;  // of choices_
   std::vector<bool> begun_choices_;
   size_t num_finished_ = 0;
   bool begun_ = false, writing_ = false, ended_ = false;

@@ -8,11 +8,19 @@ using nlohmann::json;
 
 namespace {
 
+// JSON has no place for torn characters, so the bytes stand beside the text.
+json bytes_of(const std::string& token) {
+  json bytes = json::array();
+  for (char c : token) bytes.push_back(static_cast<unsigned char>(c));
+  return bytes;
+}
+
 json completion_logprobs(const std::vector<TokenLogprobs>& tokens) {
   json out = {{"tokens", json::array()},
               {"token_logprobs", json::array()},
               {"top_logprobs", json::array()},
-              {"text_offset", json::array()}};
+              {"text_offset", json::array()},
+              {"bytes", json::array()}};
   for (const TokenLogprobs& token : tokens) {
     json top = json::object();
     for (const auto& [text, logprob] : token.top) top[text] = logprob;
@@ -20,14 +28,13 @@ json completion_logprobs(const std::vector<TokenLogprobs>& tokens) {
     out["token_logprobs"].push_back(token.logprob ? json(*token.logprob) : json(nullptr));
     out["top_logprobs"].push_back(token.logprob ? top : json(nullptr));
     out["text_offset"].push_back(token.text_offset);
+    out["bytes"].push_back(bytes_of(token.token));
   }
   return out;
 }
 
 json with_bytes(const std::string& token, double logprob) {
-  json bytes = json::array();
-  for (char c : token) bytes.push_back(static_cast<unsigned char>(c));
-  return {{"token", token}, {"logprob", logprob}, {"bytes", bytes}};
+  return {{"token", token}, {"logprob", logprob}, {"bytes", bytes_of(token)}};
 }
 
 json chat_logprobs(const std::vector<TokenLogprobs>& tokens) {
@@ -39,6 +46,12 @@ json chat_logprobs(const std::vector<TokenLogprobs>& tokens) {
     content.push_back(std::move(entry));
   }
   return {{"content", content}, {"refusal", nullptr}};
+}
+
+json tool_call(const ToolCall& call) {
+  return {{"id", call.id},
+          {"type", "function"},
+          {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
 }
 
 json finish_reason(const CompletionProgress& progress) {
@@ -58,17 +71,31 @@ json completion_choice(int64_t index, const CompletionProgress& progress, bool w
           {"finish_reason", finish_reason(progress)}};
 }
 
-json chat_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs) {
+json chat_choice(int64_t index, const ChatText& text, const CompletionProgress& progress, bool with_logprobs) {
+  json message = {{"role", "assistant"}, {"content", text.content}, {"refusal", nullptr}};
+  if (!text.calls.empty()) {
+    if (text.content.empty()) message["content"] = nullptr;
+    for (const ToolCall& call : text.calls) message["tool_calls"].push_back(tool_call(call));
+  }
   return {{"index", index},
-          {"message", {{"role", "assistant"}, {"content", progress.text}, {"refusal", nullptr}}},
+          {"message", message},
           {"logprobs", with_logprobs ? chat_logprobs(progress.logprobs) : json(nullptr)},
           {"finish_reason", finish_reason(progress)}};
 }
 
-json chat_delta(int64_t index, const CompletionProgress& progress, bool with_logprobs, bool is_first) {
+json chat_delta(int64_t index, const ChatText& text, const CompletionProgress& progress, bool with_logprobs,
+                bool is_first) {
   json delta = json::object();
   if (is_first) delta["role"] = "assistant";
-  if (is_first || !progress.text.empty()) delta["content"] = progress.text;
+  if (!text.content.empty())
+    delta["content"] = text.content;
+  else if (is_first)
+    delta["content"] = text.calls.empty() ? json("") : json(nullptr);
+  for (const ToolCall& call : text.calls) {
+    json piece = call.is_new ? tool_call(call) : json{{"function", {{"arguments", call.arguments}}}};
+    piece["index"] = call.index;
+    delta["tool_calls"].push_back(std::move(piece));
+  }
   bool has_logprobs = with_logprobs && !progress.logprobs.empty();
   return {{"index", index},
           {"delta", delta},

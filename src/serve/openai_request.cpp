@@ -106,7 +106,8 @@ CallResult read_call(const json& body, std::string_view text, const data::Tokeni
   read_delivery(fields, call);
   read_best_of(fields, request, call);
   fields.only("suffix", "");
-  auto format = read_format(fields, text, false);
+  OrderedBody ordered(text);
+  auto format = read_format(fields, ordered, false);
   std::vector<Prompt> prompts = read_prompts(fields, tokenizer);
   if (max_tokens == 0 && !echo) fields.refuse("max_tokens", "'max_tokens' can be 0 only with echo");
   fields.refuse_unknown();
@@ -119,7 +120,7 @@ CallResult read_call(const json& body, std::string_view text, const data::Tokeni
     if (echo) request.echo = prompt.text;
     add_choices(request, call);
   }
-  apply_format(std::move(format), model, call);
+  apply_format(std::move(format), model.vocabulary, model, call);
   return call;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "chat/chat_template.h"
+#include "chat/tool_parser.h"
 #include "http/quota.h"
 #include "serve/answer.h"
 #include "serve/grammar_constraint.h"
@@ -31,12 +32,20 @@ struct ApiError {
 // HTTP status by error code: 400, 404, 429, 503, else 500.
 ApiError to_api_error(const Error& error);
 
+// How calls of functions are read from the answers of a call.
+struct CalledTools {
+  chat::ToolFormat format;
+  chat::ToolParser::Begin begin = chat::ToolParser::with_call_or_text;
+  bool named = false;  // the client named the function
+};
+
 struct CompletionCall {
   std::vector<CompletionRequest> requests;  // candidates() for each prompt, prompts in order
   int64_t num_prompts = 1, n = 1;
   std::optional<int64_t> best_of;  // so many are made, the n likeliest answered
   bool stream = false, include_usage = false, chat = false;
-  bool with_logprobs = false;              // asked for by the client
+  bool with_logprobs = false;  // asked for by the client
+  std::optional<CalledTools> tools = {};
   std::shared_ptr<TokenClaim> claim = {};  // on the key's quota; settled by who runs the call
 
   int64_t candidates() const { return best_of.value_or(n); }
@@ -48,12 +57,15 @@ struct ServedName {
   std::vector<int64_t> end_tokens = {};               // that end every answer
   std::shared_ptr<const Vocabulary> vocabulary = {};  // for answers of a given form
   std::optional<chat::ModelChat> chat = {};
+  // Why, when it has none.
   std::string no_chat =
-      "this model has no chat template; start the server with --chat-template FILE, or use completions";  // why,
-                                                                                                          // when
-                                                                                                          // it
-                                                                                                          // has
-                                                                                                          // none
+      "this model has no chat template; start the server with --chat-template FILE, or use completions";
+  std::optional<chat::ToolFormat> tool_format = {};
+  std::string no_tools = {};                               // why, when it has none
+  std::shared_ptr<const Vocabulary> tool_vocabulary = {};  // with the marks of calls
+
+  // Takes a model's chat template, and what it says about calls of functions.
+  void set_chat(chat::ModelChat model_chat, const data::TokenizerPtr& tokenizer);
 };
 
 std::variant<CompletionCall, ApiError> parse_completion_call(std::string_view body,
@@ -61,5 +73,8 @@ std::variant<CompletionCall, ApiError> parse_completion_call(std::string_view bo
                                                              const ServedName& model);
 std::variant<CompletionCall, ApiError> parse_chat_call(std::string_view body, const data::Tokenizer& tokenizer,
                                                        const ServedName& model);
+
+// The prompt of a body with `messages`. REQUIRES: model.chat. Errors: invalid_argument.
+Result<std::string> render_conversation(const chat::Value& body, const ServedName& model);
 
 }  // namespace tessera::serve

@@ -5,17 +5,38 @@
 
 namespace tessera::serve {
 
-StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {}
+StopMatcher::StopMatcher(std::vector<std::string> stops, std::string until)
+    : stops_(std::move(stops)), until_(std::move(until)) {}
+
+// Behind it in `text`; npos when it is not complete.
+size_t StopMatcher::end_of_until(std::string_view text) {
+  if (until_.empty()) return std::string::npos;
+  size_t before = last_.size();
+  last_ += text;
+  size_t at = last_.find(until_);
+  if (at != std::string::npos) return at + until_.size() - before;
+  last_.erase(0, last_.size() - std::min(last_.size(), until_.size() - 1));
+  return at;
+}
 
 std::string StopMatcher::push(std::string_view text) {
   if (found_) return {};
+  if (past_until_) return std::string(text);
+  size_t end = end_of_until(text), first = std::string::npos;
+  if (end != std::string::npos) end += held_.size();
   held_ += text;
-  size_t first = std::string::npos;
   for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
-  found_ = first != std::string::npos;
+  found_ = first != std::string::npos && first < end;
+  past_until_ = !found_ && end != std::string::npos;
+  if (past_until_) return flush();
   std::string shown = held_.substr(0, found_ ? first : held_.size() - possible_beginning());
   held_ = found_ ? "" : held_.substr(shown.size());
   return shown;
+}
+
+std::string StopMatcher::skip(std::string_view text) {
+  past_until_ |= end_of_until(text) != std::string::npos;
+  return flush() + std::string(text);
 }
 
 std::string StopMatcher::flush() {

@@ -57,4 +57,16 @@ TEST(StopMatcher, EqualsASearchInTheWholeTextForAnyCuts) {
 }
 
 }  // namespace
+TEST(StopMatcher, LooksForNothingBehindUntil) {
+  StopMatcher stops({"ab"}, "<call>");
+  EXPECT_EQ(stops.push("x a"), "x ");
+  EXPECT_EQ(stops.push("<ca"), "a<c");
+  EXPECT_EQ(stops.push("ll> ab a"), "all> ab a");
+  EXPECT_EQ(stops.push("b"), "b");
+  EXPECT_FALSE(stops.found());
+  StopMatcher before({"ab"}, "<call>");
+  EXPECT_EQ(before.push("xab<call>"), "x");
+  EXPECT_TRUE(before.found());
+}
+
 }  // namespace tessera::serve

@@ -80,13 +80,13 @@ serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPt
     log(LogLevel::warn, "no chat completions: {}", out.no_chat);
     return out;
   }
-  out.chat = std::move(*chat);
-  if (!out.chat) return out;
-  const chat::Value* eos = out.chat->special_tokens.find("eos_token");
+  if (!*chat) return out;
+  chat::ModelChat found = std::move(**chat);
+  const chat::Value* eos = found.special_tokens.find("eos_token");
   auto id = eos ? tokenizer->token_to_id(*eos->text()) : std::nullopt;
-  auto& ends = out.chat->end_tokens;
-  if (id) ends.push_back(*id);
-  std::erase_if(ends, [&](int64_t token) { return token < 0 || token >= tokenizer->vocab_size(); });
+  if (id) found.end_tokens.push_back(*id);
+  std::erase_if(found.end_tokens, [&](int64_t token) { return token < 0 || token >= tokenizer->vocab_size(); });
+  out.set_chat(std::move(found), tokenizer);
   return out;
 }
 
