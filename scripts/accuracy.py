@@ -4,8 +4,8 @@
     scripts/accuracy.py --tessera build/plan-only/tessera
 
 Runs `tessera plan validate --training data/published/training_cases.csv` and puts its summary between the
-markers of the page; what is left out in turn comes from data/published/leave_one_source_out.json and
-leave_one_model_out.json, which scripts/fit_training.py writes.
+markers of the page; what is left out in turn comes from data/published/leave_one_source_out.json,
+leave_one_device_out.json and leave_one_model_out.json, which scripts/fit_training.py writes.
 """
 import argparse
 import json
@@ -83,6 +83,19 @@ def models_left_out():
     return text
 
 
+def devices_left_out():
+    study = read_study("leave_one_device_out.json")
+    devices = [one for one in study["devices"] if one["test_rows"] > 0]
+    rows, covered = sum(one["test_rows"] for one in devices), sum(one["covered"] for one in devices)
+    text = (f"Interval on a device that no row has shown: within a factor of {1 + study['half_width']:.2f}, from the calibration "
+            f"rows of the devices left out. It covers {covered} of {rows} test rows ({100 * covered / rows:.0f} %).\n\n"
+            "| device left out | test rows | mean % | inside the interval |\n| --- | ---: | ---: | ---: |\n")
+    for one in devices:
+        text += (f"| {one['device']} | {one['test_rows']} | {one['mean_abs_pct']:.1f} | "
+                 f"{100 * one['covered'] / one['test_rows']:.0f} % |\n")
+    return text
+
+
 def left_out():
     sources = read_study("leave_one_source_out.json")
     errors = [abs(error) for source in sources for error in source["errors_pct"]]
@@ -115,6 +128,7 @@ def main():
                       "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
                       worst(result["rows"]), "### Does it fit?\n",
                       verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out(),
+                      "### Leave one device out\n", devices_left_out(),
                       "### Leave one model out\n", models_left_out()])
     with open(PAGE) as file:
         page = file.read()

@@ -39,7 +39,7 @@ SOFTWARE = {
     "products": (0.08, 1.5), "attention": (0.3, 1.6), "attention_hopper": (0.3, 1.6), "pointwise": (0.25, 4),
     "grouped": (0.2, 1.5), "tp_exposed": (0.5, 1.5), "ep_exposed": (0.5, 1.5), "dp_exposed": (0.7, 1.5),
     "sharded_rate": (0.4, 1), "cp_slowdown": (0.3, 4), "host_layer_s": (0.4, 0.02),
-    "host_experts_s": (0.5, 0.03), "step_s": (0.7, 1), "narrow_host": (0.2, 3),
+    "host_experts_s": (0.5, 0.03), "step_s": (1.2, 1), "narrow_host": (0.2, 3),
 }
 
 

@@ -34,6 +34,15 @@ TEST(Layout, BadTextNamesTheKey) {
   EXPECT_NE(parse_layout("fsdpp=2").error().message.find("'fsdp'"), std::string::npos);
 }
 
+TEST(Layout, SchedulesThatOnlyThePlannerKnowsAreRefusedByName) {
+  for (const char* schedule : {"zb-h1", "zb-v", "dualpipe"}) {
+    auto layout = parse_layout(std::string("pp=2,schedule=") + schedule);
+    ASSERT_FALSE(layout.ok());
+    for (const char* word : {schedule, "the trainer runs gpipe or 1f1b", "planned"})
+      EXPECT_NE(layout.error().message.find(word), std::string::npos) << layout.error().message;
+  }
+}
+
 TEST(Layout, CoordinatesAndRanksAreInverse) {
   Layout layout = *parse_layout("dp=2,fsdp=3,tp=2,pp=2");
   std::set<int64_t> seen;

@@ -63,11 +63,11 @@ double Kernels::tiled_s(double m, double n, double k, double groups, MathFormat 
   double best = 1e300;
   for (const Tile& tile : kTiles) {
     double tiles = groups * std::ceil(m / tile.m) * std::ceil(n / tile.n);
+    double step_s = 2 * tile.m * tile.n / (per_unit * tile.efficiency);
     for (double split : kSplits) {
       if (split > 1 && k / split < 512) break;
       double steps = k / split + tile_overhead_k(format);
-      best = std::min(best, waves(tiles * split, device_.multiprocessors) * 2 * tile.m * tile.n * steps /
-                                (per_unit * tile.efficiency));
+      best = std::min(best, waves(tiles * split, device_.multiprocessors) * steps * step_s);
     }
   }
   return best;

@@ -7,7 +7,8 @@
 namespace tessera::plan {
 namespace {
 
-ModelMemory model_memory(const TrainingSetup& setup) {
+// What does not depend on recomputation; `backward` holds temporaries only.
+ModelMemory memory_without_activations(const TrainingSetup& setup) {
   ModelMemory model{.kinds = {},
                     .ends = end_elements(setup),
                     .head_bytes = head_bytes(setup),
@@ -15,45 +16,80 @@ ModelMemory model_memory(const TrainingSetup& setup) {
                     .constants = &memory_constants(setup.options.framework)};
   for (const Layer& layer : setup.model.kinds) {
     KindMemory& kind = model.kinds.emplace_back();
-    double temporaries = layer_backward_bytes(setup, layer);
-    for (size_t full : {0, 1}) {
-      LayerActivations bytes = layer_activations(setup, layer, full == 1);
-      kind.kept[full] = bytes.kept, kind.backward[full] = bytes.recomputed + temporaries;
-    }
+    kind.backward.fill(layer_backward_bytes(setup, layer));
     kind.elements = layer_elements(setup, layer);
     kind.deferred = weight_gradient_bytes(setup, layer);
   }
   return model;
 }
 
-StageLayers layers_of_stage(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces) {
-  size_t width = 2 * setup.model.kinds.size();
-  StageLayers layers;
-  layers.embedding = has_embedding(setup, stage), layers.head = has_head(setup, stage);
-  layers.counts.assign(width * static_cast<size_t>(setup.chunks()), 0);
-  layers.sums.assign(width, 0);
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
-    double* counts = layers.counts.data() + width * static_cast<size_t>(chunk);
-    LayerRange range = pieces[static_cast<size_t>(setup.piece_of(stage, chunk))];
-    for (int64_t index = range.first; index < range.last; ++index) {
-      bool full = recomputed_in_full(setup.layout.recompute, index - range.first);
-      auto kind = static_cast<size_t>(setup.model.order[static_cast<size_t>(index)]);
-      ++counts[2 * kind + (full ? 1 : 0)], ++layers.sums[2 * kind + (full ? 1 : 0)];
+void add_activations(const TrainingSetup& setup, ModelMemory& model) {
+  for (size_t index = 0; index < model.kinds.size(); ++index)
+    for (size_t full : {0, 1}) {
+      LayerActivations bytes = layer_activations(setup, setup.model.kinds[index], full == 1);
+      model.kinds[index].kept[full] = bytes.kept, model.kinds[index].backward[full] += bytes.recomputed;
     }
+}
+
+// Of so many layers of a chunk, those that recomputed_in_full() names.
+int64_t num_recomputed(const Recomputation& re, int64_t layers) {
+  switch (re.full) {
+    case Recomputation::Full::none:
+      return 0;
+    case Recomputation::Full::all:
+      return layers;
+    case Recomputation::Full::first:
+      return std::min(layers, re.layers);
+    case Recomputation::Full::every:
+      return layers / std::max<int64_t>(1, re.layers);
+  }
+  return 0;
+}
+
+// Adds the layers of a chunk to [kind][full].
+void count_layers(const TrainingSetup& setup, LayerRange range, double* counts) {
+  if (setup.model.kinds.size() == 1) {
+    int64_t layers = range.last - range.first, full = num_recomputed(setup.layout.recompute, layers);
+    counts[0] += static_cast<double>(layers - full), counts[1] += static_cast<double>(full);
+    return;
+  }
+  for (int64_t index = range.first; index < range.last; ++index) {
+    bool full = recomputed_in_full(setup.layout.recompute, index - range.first);
+    auto kind = static_cast<size_t>(setup.model.order[static_cast<size_t>(index)]);
+    ++counts[2 * kind + (full ? 1 : 0)];
+  }
+}
+
+// Into `layers`, whose room is used again.
+void layers_of_stage(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces,
+                     StageLayers& layers) {
+  size_t width = 2 * setup.model.kinds.size();
+  int64_t chunks = setup.chunks();
+  layers.embedding = layers.head = false, layers.even = true;
+  layers.counts.assign(width * static_cast<size_t>(chunks), 0);
+  layers.sums.assign(width, 0);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    double* counts = layers.counts.data() + width * static_cast<size_t>(chunk);
+    auto piece = static_cast<size_t>(setup.piece_of(stage, chunk));
+    layers.embedding = layers.embedding || piece == 0;
+    layers.head = layers.head || piece + 1 == pieces.size();
+    count_layers(setup, pieces[piece], counts);
+    for (size_t place = 0; place < width; ++place) layers.sums[place] += counts[place];
     layers.even = layers.even && std::equal(counts, counts + width, layers.counts.begin());
   }
-  return layers;
 }
 
 StagesLayers all_stages(const TrainingSetup& setup) {
   StagesLayers stages;
   std::vector<LayerRange> pieces = setup.pieces();
+  StageLayers layers;
+  stages.of_stage.reserve(static_cast<size_t>(setup.layout.pp));
   for (int64_t stage = 0; stage < setup.layout.pp; ++stage) {
-    StageLayers layers = layers_of_stage(setup, stage, pieces);
+    layers_of_stage(setup, stage, pieces, layers);
     auto found = std::find(stages.different.begin(), stages.different.end(), layers);
     stages.of_stage.push_back(static_cast<size_t>(found - stages.different.begin()));
     if (found != stages.different.end()) continue;
-    stages.different.push_back(std::move(layers));
+    stages.different.push_back(layers);
     stages.first.push_back(stage);
   }
   stages.held = moments_in_flight(setup);
@@ -65,8 +101,14 @@ StagesLayers all_stages(const TrainingSetup& setup) {
 const ModelMemory& MemoryTerms::model(const TrainingSetup& setup) {
   TermKey key = layers_key(setup.layout, 0);
   auto found = models_.find(key);
-  if (found == models_.end()) found = models_.emplace(std::move(key), model_memory(setup)).first;
-  return found->second;
+  if (found != models_.end()) return found->second;
+  TermKey shared = kept_layers_key(setup.layout);
+  auto without = without_activations_.find(shared);
+  if (without == without_activations_.end())
+    without = without_activations_.emplace(shared, memory_without_activations(setup)).first;
+  ModelMemory model = without->second;
+  add_activations(setup, model);
+  return models_.emplace(std::move(key), std::move(model)).first->second;
 }
 
 const StagesLayers& MemoryTerms::stages(const TrainingSetup& setup) {

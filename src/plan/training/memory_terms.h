@@ -64,7 +64,7 @@ class MemoryTerms {
   const StagesLayers& stages(const TrainingSetup& setup);
 
  private:
-  std::unordered_map<TermKey, ModelMemory, TermHash> models_;
+  std::unordered_map<TermKey, ModelMemory, TermHash> models_, without_activations_;
   std::unordered_map<TermKey, StagesLayers, TermHash> stages_;
 };
 

@@ -42,19 +42,6 @@ StateBytes shard(const TrainingSetup& setup, double elements, int64_t ranks) {
 
 }  // namespace
 
-bool has_embedding(const TrainingSetup& setup, int64_t stage) {
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk)
-    if (setup.piece_of(stage, chunk) == 0) return true;
-  return false;
-}
-
-bool has_head(const TrainingSetup& setup, int64_t stage) {
-  int64_t last = pieces_of(setup.layout.schedule, setup.layout.pp, setup.chunks()) - 1;
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk)
-    if (setup.piece_of(stage, chunk) == last) return true;
-  return false;
-}
-
 double rank_elements(const TrainingSetup& setup, const Weight& weight) {
   auto elements = real(weight.elements());
   if (weight.part == Part::experts) return elements / real(setup.layout.ep * setup.layout.expert_tp());

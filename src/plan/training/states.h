@@ -36,7 +36,4 @@ struct StateBytes {
 };
 StateBytes state_bytes(const TrainingSetup& setup, const StageElements& elements);
 
-bool has_embedding(const TrainingSetup& setup, int64_t stage);
-bool has_head(const TrainingSetup& setup, int64_t stage);
-
 }  // namespace tessera::plan

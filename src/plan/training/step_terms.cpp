@@ -6,17 +6,18 @@
 namespace tessera::plan {
 namespace {
 
-StageShape shape_of(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces) {
+// Into `shape`, whose room is used again.
+void shape_of(const TrainingSetup& setup, int64_t stage, const std::vector<LayerRange>& pieces,
+              StageShape& shape) {
   size_t kinds = setup.model.kinds.size();
-  StageShape shape{std::vector<double>(kinds + 2, 0)};
-  for (int64_t chunk = 0; chunk < setup.chunks(); ++chunk) {
+  shape.counts.assign(kinds + 2, 0);
+  for (int64_t chunk = 0, chunks = setup.chunks(); chunk < chunks; ++chunk) {
     LayerRange range = pieces[static_cast<size_t>(setup.piece_of(stage, chunk))];
     for (int64_t index = range.first; index < range.last; ++index)
       ++shape.counts[static_cast<size_t>(setup.model.order[static_cast<size_t>(index)])];
     if (range.first == 0) ++shape.counts[kinds];
     if (range.last == setup.model.layers() && range.last > range.first) ++shape.counts[kinds + 1];
   }
-  return shape;
 }
 
 }  // namespace
@@ -24,12 +25,13 @@ StageShape shape_of(const TrainingSetup& setup, int64_t stage, const std::vector
 StageShapes stage_shapes(const TrainingSetup& setup) {
   StageShapes shapes;
   std::vector<LayerRange> pieces = setup.pieces();
+  StageShape shape;
   for (int64_t stage = 0; stage < setup.layout.pp; ++stage) {
-    StageShape shape = shape_of(setup, stage, pieces);
+    shape_of(setup, stage, pieces, shape);
     auto found = std::find(shapes.different.begin(), shapes.different.end(), shape);
     shapes.of_stage.push_back(static_cast<size_t>(found - shapes.different.begin()));
     if (found == shapes.different.end()) {
-      shapes.different.push_back(std::move(shape));
+      shapes.different.push_back(shape);
       shapes.stages.push_back(0);
     }
     ++shapes.stages[shapes.of_stage.back()];

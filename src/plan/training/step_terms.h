@@ -63,7 +63,7 @@ class StepTerms {
   std::vector<EqualStages> stages;
 
  private:
-  static constexpr size_t kExchanges = 1024;
+  static constexpr size_t kExchanges = 256;
   struct ExchangeOf {
     std::array<double, 10> key{};
     GradientExchange time;

@@ -149,6 +149,30 @@ TEST(StepTime, TwiceTheBatchCostsTwiceTheTimeLessTheFixedParts) {
   EXPECT_GT(twice, 1.8 * once);
 }
 
+TEST(StepTime, IntervalsAreWiderOnDevicesThatNoPublishedRunHasShown) {
+  auto half_width = [](const char* cluster, const SoftwareGeneration& software) {
+    auto step = training_step_time(llama_405b(), *load_gpu_cluster(cluster), software);
+    EXPECT_NEAR(step->high / step->seconds, step->seconds / step->low, 1e-9);
+    return step->high / step->seconds - 1;
+  };
+  SoftwareGeneration software = newest_software();
+  software.half_width = 0.1;
+  EXPECT_NEAR(half_width("h100", software), 0.1, 1e-9);
+  EXPECT_GT(half_width("mi300x", software), 0.25);
+  software.half_width = 0.6;  // a generation that varies by more keeps its own
+  EXPECT_NEAR(half_width("mi300x", software), 0.6, 1e-9);
+}
+
+// PaLM (arXiv 2204.02311, section 2): attention and MLP read one norm, and their sum is reduced once.
+TEST(StepTime, ParallelBlocksAreReducedOnceWhereOthersAreTwice) {
+  GpuCluster h100 = *load_gpu_cluster("h100");
+  TrainingSetup setup = llama_405b();
+  double twice = training_step_time(setup, h100, newest_software())->breakdown.tp;
+  for (Layer& layer : setup.model.kinds) layer.norms = 1;
+  double once = training_step_time(setup, h100, newest_software())->breakdown.tp;
+  EXPECT_NEAR(once / twice, 0.5, 0.02);  // the embedding's reduction stays
+}
+
 TEST(StepTime, LayoutsThatCannotStartAreRefusedByName) {
   TrainingSetup setup = llama_405b();
   setup.work.global_batch = 500;
