@@ -57,14 +57,35 @@ class Answer:
         return self.status == 200 and not self.error and not self.cancelled
 
 
+async def time_one(server, body):
+    """Streams one completion without looking into it: for clients that must not become the bottleneck."""
+    answer, start = Answer(), time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 20)
+    try:
+        writer.write(request_bytes(server, body))
+        answer.status = int((await reader.readuntil(b"\r\n\r\n")).split()[1])
+        while part := await reader.read(1 << 16):
+            answer.first_s = answer.first_s or time.monotonic() - start
+            if b'"error"' in part:
+                answer.error = part
+        return answer
+    finally:
+        answer.end_s = time.monotonic() - start
+        writer.close()
+
+
+def request_bytes(server, body):
+    data = json.dumps({"model": server.model, "stream": True, **body}).encode()
+    return (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(data) + data)
+
+
 async def complete(server, body, leave_after=None):
     """Streams one completion. `leave_after`: closes the connection after so many events (0: at once)."""
     answer, start = Answer(), time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 20)
     try:
-        data = json.dumps({"model": server.model, "stream": True, **body}).encode()
-        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                     b"Content-Length: %d\r\n\r\n" % len(data) + data)
+        writer.write(request_bytes(server, body))
         await writer.drain()
         if leave_after == 0:
             answer.cancelled = True

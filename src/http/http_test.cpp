@@ -190,6 +190,26 @@ TEST(Http, DrainingEndsWhatRunsAndTakesNothingNew) {
   EXPECT_TRUE(server.stop());
 }
 
+TEST(Http, WhoConnectedBeforeItCouldKnowOfADrainIsStillServed) {
+  Running server(tell_request);
+  Client early(server.port()), open(server.port());
+  open.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_NE(open.read_to("$").find("/first|"), std::string::npos);
+  std::promise<void> drains;
+  server.server().post([&] {
+    server.server().drain();
+    drains.set_value();
+  });
+  drains.get_future().wait();
+  Client late(server.port());
+  for (auto* client : {&early, &open, &late}) {
+    client->send("GET /last HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_NE(client->read_to("$").find("/last|"), std::string::npos);
+    EXPECT_EQ(client->read_all(), "");  // and then the connection is closed
+  }
+  EXPECT_TRUE(server.stop());
+}
+
 TEST(Http, APortInUseIsOneClearError) {
   Running server(tell_request);
   auto second = HttpServer::listen({.port = server.port()});

@@ -22,6 +22,7 @@ namespace {
 
 constexpr auto kSweep = std::chrono::milliseconds(250);  // how often connections are looked at
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+constexpr double kLingerSeconds = 0.5;  // of open doors after a drain has begun
 
 class Server : public HttpServer, public SessionHost {
  public:
@@ -31,6 +32,7 @@ class Server : public HttpServer, public SessionHost {
   bool run(Handler handler) override;
   void drain() override;
   bool draining() const override { return draining_; }
+  bool closed() const override { return closed_; }
   void post(std::function<void()> work) override { asio::post(context_, std::move(work)); }
 
   const HttpServerOptions& options() const override { return options_; }
@@ -42,6 +44,7 @@ class Server : public HttpServer, public SessionHost {
   void on_accepted(error_code error, tcp::socket socket);
   void await_signal();
   void sweep();
+  void close_doors();
   void cut_off();
 
   HttpServerOptions options_;
@@ -52,8 +55,8 @@ class Server : public HttpServer, public SessionHost {
   asio::steady_timer pause_{context_}, sweep_{context_};
   Handler handler_;
   std::set<Session*> sessions_;
-  Deadline drained_by_{Clock::time_point::max()};
-  bool draining_ = false, cut_off_ = false;
+  Deadline drained_by_{Clock::time_point::max()}, closes_at_{Clock::time_point::max()};
+  bool draining_ = false, closed_ = false, cut_off_ = false;
 };
 
 Status Server::open() {
@@ -94,13 +97,13 @@ void Server::accept() {
 }
 
 void Server::on_accepted(error_code error, tcp::socket socket) {
-  if (draining_) return;
+  if (closed_) return;
   if (error) {
     // Out of file descriptors, most likely: give the others time to end.
     log(LogLevel::warn, "cannot accept a connection: {}", error.message());
     pause_.expires_after(kAcceptPause);
     return pause_.async_wait([this](error_code cancelled) {
-      if (!cancelled && !draining_) accept();
+      if (!cancelled && !closed_) accept();
     });
   }
   error_code ignored;
@@ -124,6 +127,7 @@ void Server::sweep() {
   auto now = Clock::now();
   for (Session* session : std::set<Session*>(sessions_)) session->expire(now);
   if (now > drained_by_.at) return cut_off();
+  if (now > closes_at_.at && !closed_) close_doors();
   sweep_.expires_after(kSweep);
   sweep_.async_wait([this](error_code cancelled) {
     if (!cancelled) sweep();
@@ -133,11 +137,16 @@ void Server::sweep() {
 void Server::drain() {
   if (draining_) return;
   draining_ = true;
+  closes_at_ = Deadline::after(kLingerSeconds);
+  drained_by_ = Deadline::after(options_.drain_timeout_s);
+}
+
+void Server::close_doors() {
+  closed_ = true;
   error_code ignored;
   acceptor_.close(ignored);
   for (Session* session : std::set<Session*>(sessions_))
     if (session->idle()) session->close();
-  drained_by_ = Deadline::after(options_.drain_timeout_s);
   if (sessions_.empty()) context_.stop();
 }
 
@@ -148,7 +157,7 @@ void Server::cut_off() {
 
 void Server::forget(Session* session) {
   sessions_.erase(session);
-  if (draining_ && sessions_.empty()) context_.stop();
+  if (closed_ && sessions_.empty()) context_.stop();
 }
 
 }  // namespace

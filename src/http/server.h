@@ -35,7 +35,9 @@ class HttpServer {
   // Serves until drain() has finished. False when clients had to be cut off. SIGTERM and SIGINT drain; a second
   // one cuts off.
   virtual bool run(Handler handler) = 0;
-  // Stops accepting, lets exchanges under way end, then run() returns.
+  // Stops accepting, lets exchanges under way end, then run() returns. Who connected, or sent a request on an
+  // open connection, before it could know is still served: for half a second requests are taken, the last ones
+  // of their connections.
   virtual void drain() = 0;
   virtual bool draining() const = 0;
   // Runs `work` on the server's thread. Any thread; nothing happens after run() has returned.

@@ -24,7 +24,8 @@ class SessionHost {
  public:
   virtual ~SessionHost() = default;
   virtual const HttpServerOptions& options() const = 0;
-  virtual bool draining() const = 0;
+  virtual bool draining() const = 0;  // connections end with the answer under way
+  virtual bool closed() const = 0;    // and those without one have ended
   virtual void handle(std::shared_ptr<HttpExchange> exchange) = 0;
   virtual void forget(Session* session) = 0;  // it has closed
 };

@@ -60,7 +60,7 @@ class StreamSession : public Session {
 
   // The end of an answer, or of a greeting: what the client sent meanwhile begins its next request.
   void next_request() {
-    if (host_.draining()) return close();
+    if (host_.closed()) return close();
     finishing_ = false;
     parser_.emplace();
     parser_->body_limit(host_.options().max_body_bytes);
