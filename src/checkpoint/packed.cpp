@@ -9,7 +9,10 @@
 #include "checkpoint/guard.h"
 #include "core/file.h"
 #include "core/hash.h"
+#include "core/machine.h"
 #include "core/nearest.h"
+#include "kernels/large_pages.h"
+#include "kernels/threads.h"
 
 namespace tessera::checkpoint {
 namespace {
@@ -20,7 +23,8 @@ using kernels::QuantShape;
 using nlohmann::json;
 
 constexpr const char* kFormat = "tessera-packed";
-constexpr int64_t kMost = int64_t{1} << 31;  // of a dimension: keeps products of sizes within 64 bits
+constexpr int64_t kCopiedAtOnce = int64_t{4} << 20;  // bytes
+constexpr int64_t kMost = int64_t{1} << 31;          // of a dimension: keeps products of sizes within 64 bits
 constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset};
 
 std::optional<QuantKind> kind_named(const std::string& name) {
@@ -143,6 +147,10 @@ Result<at::ScalarType> PackedModel::dtype(const std::string& name) const {
 }
 
 at::Tensor PackedModel::view(const StoredTensor& stored) const {
+  if (copy_.defined())
+    return at::from_blob(
+        copy_.data_ptr<uint8_t>() + stored.begin, stored.shape, [copy = copy_](void*) {},
+        at::TensorOptions().dtype(stored.dtype));
   auto* data = const_cast<std::byte*>(file_->bytes(stored).data());
   return at::from_blob(
       data, stored.shape, [file = file_](void*) {}, at::TensorOptions().dtype(stored.dtype));
@@ -174,6 +182,17 @@ Result<at::Tensor> PackedModel::dequantised(const std::string& name, const Exten
 void PackedModel::read_ahead() const {
   std::span<const std::byte> all = file_->all_bytes();
   madvise(const_cast<std::byte*>(all.data()), all.size(), MADV_POPULATE_READ);
+}
+
+bool PackedModel::copy_to_large_pages() {
+  const auto all = file_->all_bytes();
+  if (this_machine().available_bytes < std::ssize(all) / 4 * 5) return false;
+  at::Tensor copy = kernels::large_bytes(std::ssize(all));
+  kernels::parallel_ranges(std::ssize(all), kCopiedAtOnce, [&](int64_t begin, int64_t end) {
+    std::memcpy(copy.data_ptr<uint8_t>() + begin, all.data() + begin, static_cast<size_t>(end - begin));
+  });
+  copy_ = copy;
+  return true;
 }
 
 std::vector<Error> PackedModel::verify() const {

@@ -63,6 +63,9 @@ class PackedModel {
 
   // Asks the kernel for all pages now, so that the first request finds them. Changes nothing else.
   void read_ahead() const;
+  // What is asked for later comes from a copy of the file in large pages: products read it faster, at the price
+  // of its size in memory that no other process shares. False, and nothing is copied, when memory is short.
+  bool copy_to_large_pages();
   // Every hash; what is damaged, by name.
   std::vector<Error> verify() const;
 
@@ -74,6 +77,7 @@ class PackedModel {
 
   std::shared_ptr<const SafetensorsFile> file_;
   PackedIndex index_;
+  at::Tensor copy_;  // of the whole file, or undefined
 };
 
 }  // namespace tessera::checkpoint

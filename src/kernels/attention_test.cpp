@@ -1,7 +1,3 @@
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 
 #include "kernels/reference.h"
@@ -122,92 +118,6 @@ TEST(Attention, OfATokenDependsOnlyOnTheKeysItSees) {
   EXPECT_TRUE(
       equal({middle(after.out), middle(after.lse), middle(after.dq), middle(after.dk), middle(after.dv)},
             {middle(before.out), middle(before.lse), middle(before.dq), middle(before.dk), middle(before.dv)}));
-}
-
-// A cache whose blocks lie in a scattered order, with one sequence per document of `lengths`.
-struct Server {
-  static constexpr int64_t kBlocks = 64;
-  int64_t block_tokens, heads, kv_heads, head_dim;
-  Tensor k_cache, v_cache, block_table;
-
-  Server(int64_t tokens_per_block, int64_t query_heads, int64_t key_heads, int64_t width, at::ScalarType type)
-      : block_tokens(tokens_per_block),
-        heads(query_heads),
-        kv_heads(key_heads),
-        head_dim(width),
-        k_cache(at::full({kBlocks, block_tokens, kv_heads, width}, NAN, type)),
-        v_cache(at::full({kBlocks, block_tokens, kv_heads, width}, NAN, type)),
-        block_table(at::zeros({3, kBlocks / 3}, at::kInt)) {
-    for (int64_t i = 0; i < block_table.numel(); ++i)
-      block_table.data_ptr<int32_t>()[i] = static_cast<int32_t>((i * 29 + 5) % kBlocks);
-  }
-
-  Tensor slots(int64_t sequence, int64_t first, int64_t count) const {
-    Tensor result = at::zeros({count}, at::kLong);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = first + i;
-      const int64_t block = block_table.data_ptr<int32_t>()[sequence * block_table.size(1) + at / block_tokens];
-      result.data_ptr<int64_t>()[i] = block * block_tokens + at % block_tokens;
-    }
-    return result;
-  }
-
-  void write(int64_t sequence, const Tensor& k, const Tensor& v) {
-    write_kv(k, v, slots(sequence, 0, k.size(0)), k_cache, v_cache);
-  }
-
-  // Tokens [first, first + count) of one sequence.
-  Tensor attend(int64_t sequence, const Tensor& q, int64_t first, double scale) const {
-    const Tensor sequences = at::full({q.size(0)}, sequence, at::kInt);
-    const Tensor positions = at::arange(first, first + q.size(0), at::kInt);
-    Tensor out = at::full(q.sizes(), NAN, q.scalar_type());
-    paged_attention(q, k_cache, v_cache, sequences, positions, block_table, scale, out);
-    return out;
-  }
-};
-
-class PagedAttention : public ::testing::TestWithParam<std::tuple<int64_t, at::ScalarType>> {};
-INSTANTIATE_TEST_SUITE_P(Blocks, PagedAttention,
-                         ::testing::Combine(::testing::Values(1, 7, 16, 40),
-                                            ::testing::Values(at::kFloat, at::kBFloat16)));
-
-TEST_P(PagedAttention, EqualsAttentionOverTheWholeSequenceInAnyChunks) {
-  const auto [block_tokens, type] = GetParam();
-  const Shape s{std::min<int64_t>(block_tokens * 20, 150), 4, 2, 24, 999};
-  const Inputs in = inputs_of(s, type);
-  Tensor expected = in.q.clone(), lse = at::zeros({s.tokens, s.heads});
-  attention(in.q, in.k, in.v, in.start, scale_of(s), expected, lse);
-  Server server(block_tokens, s.heads, s.kv_heads, s.head_dim, type);
-  server.write(1, in.k, in.v);
-  for (int64_t chunk : {int64_t{1}, int64_t{13}, s.tokens})
-    for (int64_t first = 0; first < s.tokens; first += chunk) {
-      const int64_t count = std::min(chunk, s.tokens - first);
-      const Tensor out = server.attend(1, in.q.narrow(0, first, count), first, scale_of(s));
-      ASSERT_TRUE(same_bits(out, expected.narrow(0, first, count))) << chunk << ' ' << first;
-    }
-}
-
-TEST(PagedAttention, GivesTheSameBitsAloneAndAmongOthers) {
-  Server server(16, 4, 1, 32, at::kFloat);
-  const int64_t lengths[] = {37, 200, 140};
-  std::vector<Tensor> queries, alone, sequences, positions;
-  for (int64_t i = 0; i < 3; ++i) {
-    const Inputs in = inputs_of({lengths[i], 4, 1, 32, 999});
-    server.write(i, in.k.mul(static_cast<double>(i + 1)), in.v);
-    const int64_t count = i == 1 ? 30 : 1;  // two decode, one prefills a chunk
-    queries.push_back(in.q.narrow(0, lengths[i] - count, count));
-    alone.push_back(server.attend(i, queries.back(), lengths[i] - count, 0.2));
-    sequences.push_back(at::full({count}, i, at::kInt));
-    positions.push_back(at::arange(lengths[i] - count, lengths[i], at::kInt));
-  }
-  const Tensor q = at::cat(queries);
-  Tensor out = at::full(q.sizes(), NAN, at::kFloat);
-  for (int64_t threads : {1, 3}) {
-    WithThreads with(threads);
-    paged_attention(q, server.k_cache, server.v_cache, at::cat(sequences), at::cat(positions),
-                    server.block_table, 0.2, out);
-    EXPECT_TRUE(same_bits(out, at::cat(alone)));
-  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <thread>
 
+#include "kernels/kv_pages.h"
 #include "kernels/scratch.h"
 #include "kernels/table.h"
 #include "kernels/testing.h"
@@ -75,6 +76,74 @@ TEST(InstructionSets, GiveTheSameBitsInAttention) {
     EXPECT_TRUE(same_bits(run.sum, expected.sum)) << name;
     EXPECT_TRUE(same_bits(run.dq, expected.dq) && same_bits(run.dk, expected.dk)) << name;
     EXPECT_TRUE(same_bits(run.dv, expected.dv)) << name;
+  }
+}
+
+// 29 rows against 100 paged keys of 40 bf16, from bytes with scales or as they are.
+struct PagedRun {
+  static constexpr int64_t kRows = 29, kSteps = 20, kWidth = 48, kKeys = 100, kPanels = 7;
+  Tensor out = at::zeros({kRows, kWidth}), max = at::full({kRows}, -INFINITY), sum = at::zeros({kRows, 16});
+  Tensor result = at::zeros({kRows, kWidth}, at::kBFloat16);
+
+  PagedRun(const Table& table, KvType type) {
+    Tensor keys = random({kPanels, kSteps * 32}, 1, at::kBFloat16),
+           values = random({kPanels, 8 * kWidth * 2}, 2, at::kBFloat16);
+    const Tensor q = random({kRows, kSteps * 2}, 3, at::kBFloat16), scales = random({2, kKeyBlock}, 4);
+    if (type != KvType::bf16) {
+      fill_with_bytes(table, type, keys);
+      fill_with_bytes(table, type, values);
+    }
+    Tensor end = at::zeros({kRows}, at::kInt);
+    for (int32_t r = 0; r < kRows; ++r) end.data_ptr<int32_t>()[r] = r * 3 + 10;
+    const float *keys_of[kPanels], *values_of[kPanels];
+    for (int64_t i = 0; i < kPanels; ++i) {
+      keys_of[i] = static_cast<const float*>(keys.data_ptr()) + i * kSteps * 16;
+      values_of[i] = static_cast<const float*>(values.data_ptr()) + i * 8 * kWidth;
+    }
+    Scratch scores(2 * kRows * kKeyBlock);
+    const bool scaled = type != KvType::bf16;
+    table.paged_pairs({.q = static_cast<const float*>(q.data_ptr()),
+                       .keys_of = keys_of,
+                       .values_of = values_of,
+                       .key_scale = scaled ? scales.data_ptr<float>() : nullptr,
+                       .value_scale = scaled ? scales.data_ptr<float>() + kKeyBlock : nullptr,
+                       .rows = kRows,
+                       .key_steps = kSteps,
+                       .width = kWidth,
+                       .first_key = 0,
+                       .keys = kKeys,
+                       .end = end.data_ptr<int32_t>(),
+                       .scale = 0.2f,
+                       .scores = scores.data(),
+                       .weights = scores.data() + kRows * kKeyBlock,
+                       .out = out.data_ptr<float>(),
+                       .max = max.data_ptr<float>(),
+                       .sum = sum.data_ptr<float>()});
+    for (int64_t r = 0; r < kRows; ++r)
+      table.paged_finish(out.data_ptr<float>() + r * kWidth, sum.data_ptr<float>() + r * 16,
+                         {static_cast<at::BFloat16*>(result.data_ptr()) + r * kWidth, Type::bf16, kWidth},
+                         kWidth);
+  }
+
+  static void fill_with_bytes(const Table& table, KvType type, Tensor& words) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(words.numel()));
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = static_cast<uint8_t>(i * 37 % 127 | (i % 3 == 0 ? 0x80 : 0));
+    auto* to = static_cast<float*>(words.data_ptr());
+    (type == KvType::int8 ? table.words_of_int8 : table.words_of_fp8)(bytes.data(), words.numel() / 32, to);
+  }
+};
+
+TEST(InstructionSets, GiveTheSameBitsInPagedAttention) {
+  for (KvType type : {KvType::bf16, KvType::int8, KvType::fp8}) {
+    const PagedRun expected(generic_table, type);
+    for (const char* name : {"avx2", "avx512", "avx512bf16"}) {
+      const Table* table = table_named(name);
+      if (table == nullptr) continue;
+      const PagedRun run(*table, type);
+      EXPECT_TRUE(same_bits(run.result, expected.result)) << name << ' ' << to_string(type);
+      EXPECT_TRUE(same_bits(run.max, expected.max) && same_bits(run.sum, expected.sum)) << name;
+    }
   }
 }
 

@@ -89,17 +89,6 @@ void attention_backward(const Tensor& dout, const Tensor& q, const Tensor& k, co
                         const Tensor& out, const Tensor& lse, const Tensor& start, double scale, Tensor& dq,
                         Tensor& dk, Tensor& dv);
 
-// Attention of a server: tokens of several sequences against paged KV. Cache layout: k_cache, v_cache
-// [blocks, block_tokens, K, E]. Token t belongs to sequence sequence[t] (int32), has absolute position
-// position[t] (int32), and sees positions 0 .. position[t] of its sequence, found through block_table
-// [sequences, max_blocks] (int32). The sum over a sequence runs by KV block at absolute positions: equal bits
-// for any chunking and any neighbours.
-void paged_attention(const Tensor& q_THE, const Tensor& k_cache, const Tensor& v_cache,
-                     const Tensor& sequence_T, const Tensor& position_T, const Tensor& block_table,
-                     double scale, Tensor& out_THE);
-// Writes k,v [T,K,E] into the cache at slot[t] = block * block_tokens + offset (int64).
-void write_kv(const Tensor& k_TKE, const Tensor& v_TKE, const Tensor& slot_T, Tensor& k_cache, Tensor& v_cache);
-
 // ---- embedding and loss ----
 // out[t] = weight[token - first] when token is in [first, first + rows), else zeros. tokens int64.
 void embedding(const Tensor& weight, const Tensor& tokens, int64_t first, Tensor& out);

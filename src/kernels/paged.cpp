@@ -1,60 +1,37 @@
-// Attention of a server: gathers the blocks of a sequence, once for several tiles, into the same tiles and
-// steps as attention(), so the result of a token equals that of attention() over its whole sequence, bit for
-// bit.
+// Attention of a server: the loops over sequences, heads and blocks of keys around the steps of body/paged.h.
+// Tiles of query rows of one sequence and kv head share what is looked up, and what bytes are turned into.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
-#include "kernels/attention_tile.h"
-#include "kernels/kernels.h"
+#include "kernels/kv_pages.h"
+#include "kernels/scratch.h"
 #include "kernels/threads.h"
 #include "kernels/views.h"
 
 namespace tessera::kernels {
 namespace {
 
-struct Cache {
-  const char* data;
-  Type type;
-  int64_t blocks, block_tokens, heads, head_dim;
-
-  Source at(int64_t slot, int64_t head) const {
-    const int64_t element = (slot * heads + head) * head_dim;
-    return {data + element * (type == Type::f32 ? 4 : 2), type, head_dim};
-  }
-};
-
-Cache cache_of(const Tensor& cache, const char* name) {
-  TESSERA_REQUIRE(cache.dim() == 4 && cache.is_contiguous(),
-                  "{}: expected a contiguous [blocks, block_tokens, K, E]", name);
-  return {static_cast<const char*>(cache.numel() == 0 ? nullptr : cache.data_ptr()),
-          type_of(cache),
-          cache.size(0),
-          cache.size(1),
-          cache.size(2),
-          cache.size(3)};
-}
+constexpr int64_t kPanels = kKeyBlock / kLanes;
 
 struct Problem {
   Rows q, out;
   int64_t heads, head_dim;
-  Cache keys, values;
+  const KvPages& pages;
   const int32_t *sequence, *position, *block_table;
   int64_t sequences, max_blocks;
   float scale;
 
-  int64_t group() const { return heads / keys.heads; }
-  int64_t slot(int64_t s, int64_t at) const {
-    return block_table[s * max_blocks + at / keys.block_tokens] * keys.block_tokens + at % keys.block_tokens;
+  const KvShape& shape() const { return pages.shape(); }
+  int64_t group() const { return heads / shape().heads; }
+  // The part of a kv head of the block with position `at`.
+  const char* head_of(int64_t s, int64_t at, int64_t kv) const {
+    const int64_t block = block_table[s * max_blocks + at / shape().block_tokens];
+    return reinterpret_cast<const char*>(pages.block(block).data()) + kv * shape().head_bytes();
   }
-  Source query(int64_t t, int64_t h) const {
-    const int64_t size = q.type == Type::f32 ? 4 : 2;
-    return {static_cast<const char*>(q.at(t)) + h * head_dim * size, q.type, head_dim};
-  }
-  Target result(int64_t t, int64_t h) const {
-    const int64_t size = out.type == Type::f32 ? 4 : 2;
-    return {static_cast<char*>(out.at(t)) + h * head_dim * size, out.type, head_dim};
-  }
+  Source query(int64_t t, int64_t h) const { return shifted(q.source(t), h * head_dim); }
+  Target result(int64_t t, int64_t h) const { return shifted(out.target(t), h * head_dim); }
 };
 
 // Consecutive tokens of one sequence, few enough that their heads of one group fill a tile.
@@ -76,53 +53,157 @@ std::vector<Run> runs_of(const Problem& p) {
 }
 
 void check(const Problem& p) {
-  TESSERA_REQUIRE(p.keys.heads > 0 && p.heads % p.keys.heads == 0 && p.keys.head_dim == p.head_dim &&
-                      p.keys.block_tokens > 0,
+  const KvShape& shape = p.shape();
+  TESSERA_REQUIRE(p.heads % shape.heads == 0 && shape.head_dim == p.head_dim,
                   "paged_attention: {} heads of {} against a cache of {} heads of {}", p.heads, p.head_dim,
-                  p.keys.heads, p.keys.head_dim);
+                  shape.heads, shape.head_dim);
+  TESSERA_REQUIRE(p.q.type == (shape.type == KvType::f32 ? Type::f32 : Type::bf16),
+                  "paged_attention: q in another type than pages of {} take", to_string(shape.type));
+  std::vector<int64_t> blocks(static_cast<size_t>(p.sequences));  // that each sequence looks at
   for (int64_t t = 0; t < p.q.count; ++t) {
     TESSERA_REQUIRE(p.sequence[t] >= 0 && p.sequence[t] < p.sequences, "paged_attention: sequence {} of {}",
                     p.sequence[t], p.sequences);
-    TESSERA_REQUIRE(p.position[t] >= 0 && p.position[t] / p.keys.block_tokens < p.max_blocks,
+    TESSERA_REQUIRE(p.position[t] >= 0 && p.position[t] / shape.block_tokens < p.max_blocks,
                     "paged_attention: position {} is outside {} blocks of {}", p.position[t], p.max_blocks,
-                    p.keys.block_tokens);
-    for (int64_t i = 0; i <= p.position[t] / p.keys.block_tokens; ++i) {
-      const int32_t block = p.block_table[p.sequence[t] * p.max_blocks + i];
-      TESSERA_REQUIRE(block >= 0 && block < p.keys.blocks, "paged_attention: block {} of {}", block,
-                      p.keys.blocks);
-    }
+                    shape.block_tokens);
+    int64_t& most = blocks[static_cast<size_t>(p.sequence[t])];
+    most = std::max<int64_t>(most, p.position[t] / shape.block_tokens + 1);
   }
+  for (int64_t s = 0; s < p.sequences; ++s)
+    for (int64_t i = 0; i < blocks[static_cast<size_t>(s)]; ++i) {
+      const int32_t block = p.block_table[s * p.max_blocks + i];
+      TESSERA_REQUIRE(block >= 0 && block < p.pages.blocks(), "paged_attention: block {} of {}", block,
+                      p.pages.blocks());
+    }
 }
 
-// Keys [first, first + count) of a sequence and kv head, widened from their blocks.
-struct Gathered {
-  explicit Gathered(int64_t head_dim)
-      : rows(kKeyBlock * padded(head_dim)),
-        values(kKeyBlock * padded(head_dim)),
-        panels(kKeyBlock * head_dim) {}
+// Where 128 keys and values of a sequence and kv head lie; bytes are turned into words of bf16 first.
+class KeyBlock {
+ public:
+  explicit KeyBlock(const KvShape& shape)
+      : shape_(shape),
+        words_(shape.in_bytes() ? kPanels * (key_words() + value_words()) : 0),
+        scales_(shape.in_bytes() ? 2 * kKeyBlock : 0) {}
 
   void load(const Problem& p, int64_t sequence, int64_t kv, int64_t first, int64_t count) {
-    const int64_t width = padded(p.head_dim), block = p.keys.block_tokens;
-    for (int64_t i = 0, together = 0; i < count; i += together) {
-      together = std::min(block - (first + i) % block, count - i);  // rows of one block
-      const int64_t slot = p.slot(sequence, first + i);
-      widen(p.keys, slot, kv, together, rows.data() + i * width);
-      widen(p.values, slot, kv, together, values.data() + i * width);
+    for (int64_t i = 0; i * kLanes < count; ++i) {
+      const int64_t at = first + i * kLanes, panel = at % shape_.block_tokens / kLanes;
+      const char* head = p.head_of(sequence, at, kv);
+      const char* keys = head + panel * shape_.key_panel_bytes();
+      const char* values = head + shape_.values_at() + panel * shape_.value_panel_bytes();
+      if (shape_.in_bytes()) {
+        keys_[i] = words_of(keys, shape_.key_steps(), words_.data() + i * key_words());
+        values_[i] =
+            words_of(values, value_words() / kLanes, words_.data() + kPanels * key_words() + i * value_words());
+        copy_scales(head + shape_.scales_at(), panel, i);
+      } else {
+        keys_[i] = reinterpret_cast<const float*>(keys);
+        values_[i] = reinterpret_cast<const float*>(values);
+      }
     }
-    table().pack_transposed({rows.data(), Type::f32, width}, count, p.head_dim, panels.data());
   }
 
-  Scratch rows, values, panels;
+  const float* const* keys() const { return keys_; }
+  const float* const* values() const { return values_; }
+  const float* key_scale() const { return shape_.in_bytes() ? scales_.data() : nullptr; }
+  const float* value_scale() const { return shape_.in_bytes() ? scales_.data() + kKeyBlock : nullptr; }
 
  private:
-  static void widen(const Cache& cache, int64_t slot, int64_t kv, int64_t count, float* to) {
-    const int64_t width = padded(cache.head_dim);
-    Source from = cache.at(slot, kv);
-    from.stride = cache.heads * cache.head_dim;
-    table().convert(from, {to, Type::f32, width}, count, cache.head_dim);
-    for (int64_t i = 0; i < count && width > cache.head_dim; ++i)
-      std::fill(to + i * width + cache.head_dim, to + (i + 1) * width, 0.0f);
+  int64_t key_words() const { return shape_.key_steps() * kLanes; }
+  int64_t value_words() const { return shape_.value_steps() * shape_.value_width(); }
+
+  const float* words_of(const char* bytes, int64_t steps, float* to) const {
+    auto* from = reinterpret_cast<const uint8_t*>(bytes);
+    (shape_.type == KvType::int8 ? table().words_of_int8 : table().words_of_fp8)(from, steps, to);
+    return to;
   }
+  void copy_scales(const char* scales, int64_t panel, int64_t i) {
+    const auto* from = reinterpret_cast<const float*>(scales) + panel * kLanes;
+    std::copy_n(from, kLanes, scales_.data() + i * kLanes);
+    std::copy_n(from + shape_.block_tokens, kLanes, scales_.data() + kKeyBlock + i * kLanes);
+  }
+
+  const KvShape& shape_;
+  Scratch words_, scales_;
+  const float *keys_[kPanels] = {}, *values_[kPanels] = {};
+};
+
+// Query rows on their way over the blocks of keys: tokens of a run times heads of a group.
+class Tile {
+ public:
+  Tile(const Problem& p, const Run& run, int64_t kv)
+      : p_(p),
+        run_(run),
+        kv_(kv),
+        rows_(run.count * p.group()),
+        memory_(rows_ * (steps() + width() + kKeyBlock + kKeyBlock / 2 + 1 + kLanes)),
+        end_(static_cast<size_t>(rows_)) {
+    float* to = memory_.data();
+    auto take = [&](int64_t floats) { return std::exchange(to, to + rows_ * floats); };
+    sum_ = take(kLanes);
+    scores_ = take(kKeyBlock);
+    weights_ = take(kKeyBlock / 2);
+    out_ = take(width());
+    q_ = take(steps());
+    max_ = take(1);
+    std::fill_n(sum_, rows_ * kLanes, 0.0f);
+    std::fill_n(out_, rows_ * width(), 0.0f);
+    std::fill_n(max_, rows_, -std::numeric_limits<float>::infinity());
+    for (int64_t r = 0; r < rows_; ++r) set_row(r);
+  }
+
+  int64_t last() const { return last_; }
+
+  void attend(int64_t first, const KeyBlock& block) {
+    if (first >= last_) return;
+    const PagedStep step{.q = q_,
+                         .keys_of = block.keys(),
+                         .values_of = block.values(),
+                         .key_scale = block.key_scale(),
+                         .value_scale = block.value_scale(),
+                         .rows = rows_,
+                         .key_steps = steps(),
+                         .width = width(),
+                         .first_key = first,
+                         .keys = std::min(kKeyBlock, last_ - first),
+                         .end = end_.data(),
+                         .scale = p_.scale,
+                         .scores = scores_,
+                         .weights = weights_,
+                         .out = out_,
+                         .max = max_,
+                         .sum = sum_};
+    (p_.shape().type == KvType::f32 ? table().paged_floats : table().paged_pairs)(step);
+  }
+
+  void finish() const {
+    for (int64_t r = 0; r < rows_; ++r)
+      table().paged_finish(out_ + r * width(), sum_ + r * kLanes, p_.result(token(r), head(r)), p_.head_dim);
+  }
+
+ private:
+  int64_t steps() const { return p_.shape().key_steps(); }
+  int64_t width() const { return p_.shape().value_width(); }
+  int64_t token(int64_t r) const { return run_.first + r / p_.group(); }
+  int64_t head(int64_t r) const { return kv_ * p_.group() + r % p_.group(); }
+
+  void set_row(int64_t r) {
+    const int64_t end = p_.position[token(r)] + 1;
+    end_[static_cast<size_t>(r)] = static_cast<int32_t>(end);
+    last_ = std::max(last_, end);
+    float* row = q_ + r * steps();
+    row[steps() - 1] = 0;  // an odd width ends with half a word
+    const Source q = p_.query(token(r), head(r));
+    table().convert(q, {row, q.type, p_.head_dim}, 1, p_.head_dim);
+  }
+
+  const Problem& p_;
+  Run run_;
+  int64_t kv_, rows_;
+  Scratch memory_;
+  float *q_, *scores_, *weights_, *out_, *max_, *sum_;
+  std::vector<int32_t> end_;
+  int64_t last_ = 0;
 };
 
 // Runs [first, end) of one sequence, for one kv head.
@@ -131,11 +212,11 @@ struct Task {
   int64_t kv;
 };
 
-// Runs of a sequence share what is gathered: a few of them together, but not so many that threads lack tasks.
+// Runs of a sequence share a KeyBlock: a few of them together, but not so many that threads lack tasks.
 std::vector<Task> tasks_of(const Problem& p, const std::vector<Run>& runs) {
   constexpr size_t kTogether = 8;
   std::vector<Task> tasks;
-  for (int64_t kv = 0; kv < p.keys.heads; ++kv)
+  for (int64_t kv = 0; kv < p.shape().heads; ++kv)
     for (size_t first = 0, end = 0; first < runs.size(); first = end) {
       auto same = [&](size_t i) { return p.sequence[runs[i].first] == p.sequence[runs[first].first]; };
       for (end = first + 1; end < runs.size() && end - first < kTogether && same(end);) ++end;
@@ -144,45 +225,30 @@ std::vector<Task> tasks_of(const Problem& p, const std::vector<Run>& runs) {
   return tasks;
 }
 
-QueryTile tile_of(const Problem& p, const Run& run, int64_t kv) {
-  const int64_t group = p.group();
-  QueryTile tile(run.count * group, p.head_dim);
-  for (int64_t i = 0; i < run.count * group; ++i) {
-    const int64_t t = run.first + i / group;
-    tile.set_row(i, p.query(t, kv * group + i % group), 0, p.position[t] + 1);
-  }
-  return tile;
-}
-
 void attend(const Problem& p, const std::vector<Run>& runs, const Task& task) {
-  const int64_t group = p.group(), sequence = p.sequence[runs[task.first].first];
-  std::vector<QueryTile> tiles;
+  const int64_t sequence = p.sequence[runs[task.first].first];
+  std::vector<Tile> tiles;
+  tiles.reserve(task.end - task.first);
   int64_t last = 0;
   for (size_t i = task.first; i < task.end; ++i) {
-    tiles.push_back(tile_of(p, runs[i], task.kv));
+    tiles.emplace_back(p, runs[i], task.kv);
     last = std::max(last, tiles.back().last());
   }
-  Gathered block(p.head_dim);
+  KeyBlock block(p.shape());
   for (int64_t key = 0; key < last; key += kKeyBlock) {
     block.load(p, sequence, task.kv, key, std::min(kKeyBlock, last - key));
-    for (QueryTile& tile : tiles)
-      if (key < tile.last())
-        tile.attend(key, std::min(kKeyBlock, tile.last() - key), block.panels.data(), block.values.data(),
-                    p.scale);
+    for (Tile& tile : tiles) tile.attend(key, block);
   }
-  for (size_t i = task.first; i < task.end; ++i)
-    for (int64_t r = 0; r < runs[i].count * group; ++r)
-      tiles[i - task.first].finish_row(r, p.result(runs[i].first + r / group, task.kv * group + r % group));
+  for (const Tile& tile : tiles) tile.finish();
 }
 
 }  // namespace
 
-void paged_attention(const Tensor& q_THE, const Tensor& k_cache, const Tensor& v_cache,
-                     const Tensor& sequence_T, const Tensor& position_T, const Tensor& block_table,
-                     double scale, Tensor& out_THE) {
+void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Tensor& sequence_T,
+                     const at::Tensor& position_T, const at::Tensor& block_table, double scale,
+                     at::Tensor& out_THE) {
   TESSERA_REQUIRE(q_THE.dim() == 3 && q_THE.sizes() == out_THE.sizes(),
                   "paged_attention: expected q and out [T, H, E]");
-  TESSERA_REQUIRE(k_cache.sizes() == v_cache.sizes(), "paged_attention: k and v caches differ in shape");
   TESSERA_REQUIRE(block_table.dim() == 2, "paged_attention: expected block_table [sequences, max_blocks]");
   check_shape(sequence_T, {q_THE.size(0)}, "paged_attention sequence");
   check_shape(position_T, {q_THE.size(0)}, "paged_attention position");
@@ -190,8 +256,7 @@ void paged_attention(const Tensor& q_THE, const Tensor& k_cache, const Tensor& v
                   .out = rows_of(out_THE, "paged_attention out"),
                   .heads = q_THE.size(1),
                   .head_dim = q_THE.size(2),
-                  .keys = cache_of(k_cache, "k_cache"),
-                  .values = cache_of(v_cache, "v_cache"),
+                  .pages = pages,
                   .sequence = ints(sequence_T, "paged_attention sequence"),
                   .position = ints(position_T, "paged_attention position"),
                   .block_table = ints(block_table, "paged_attention block_table"),
@@ -202,26 +267,6 @@ void paged_attention(const Tensor& q_THE, const Tensor& k_cache, const Tensor& v
   const std::vector<Run> runs = runs_of(p);
   const std::vector<Task> tasks = tasks_of(p, runs);
   parallel(std::ssize(tasks), [&](int64_t i) { attend(p, runs, tasks[static_cast<size_t>(i)]); });
-}
-
-void write_kv(const Tensor& k_TKE, const Tensor& v_TKE, const Tensor& slot_T, Tensor& k_cache,
-              Tensor& v_cache) {
-  const Cache keys = cache_of(k_cache, "k_cache"), values = cache_of(v_cache, "v_cache");
-  const Rows k = rows_of(k_TKE, "write_kv k"), v = rows_of(v_TKE, "write_kv v");
-  const int64_t width = keys.heads * keys.head_dim;
-  TESSERA_REQUIRE(
-      k.width == width && v.width == width && k.count == v.count && k_cache.sizes() == v_cache.sizes(),
-      "write_kv: k has {} rows of {}, v {} of {}, a cache row is {}", k.count, k.width, v.count, v.width,
-      width);
-  check_shape(slot_T, {k.count}, "write_kv slot");
-  const int64_t* slot = longs(slot_T, "write_kv slot");
-  for (int64_t t = 0; t < k.count; ++t) {
-    TESSERA_REQUIRE(slot[t] >= 0 && slot[t] < keys.blocks * keys.block_tokens, "write_kv: slot {} of {}",
-                    slot[t], keys.blocks * keys.block_tokens);
-    const Source to_k = keys.at(slot[t], 0), to_v = values.at(slot[t], 0);
-    table().convert(k.source(t), {const_cast<void*>(to_k.data), to_k.type, width}, 1, width);
-    table().convert(v.source(t), {const_cast<void*>(to_v.data), to_v.type, width}, 1, width);
-  }
 }
 
 }  // namespace tessera::kernels

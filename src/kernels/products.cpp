@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <vector>
 
-#include "kernels/kernels.h"
+#include "kernels/gemm_experts.h"
 #include "kernels/scratch.h"
 #include "kernels/threads.h"
 #include "kernels/views.h"
@@ -206,6 +207,71 @@ void gemm_packed(const Tensor& a, const PackedWeight& b, Tensor& out, bool accum
   const float* panels = b.k() == 0 ? nullptr : static_cast<const float*>(b.storage().data_ptr());
   run(whole(operand, left.type, type, left.count, b.n(), {left.width, b.k()}, out, accumulate),
       [&](int64_t first, int64_t, float*) { return panels + first * steps_of(b.k(), type); });
+}
+
+namespace {
+
+// One thread's share of a product of many: rows [row, row + rows) against columns of one weight.
+struct ExpertPiece {
+  const PackedWeight* weight;
+  int64_t row, rows, column, end;
+};
+
+std::vector<ExpertPiece> expert_pieces(std::span<const int64_t> first,
+                                       std::span<const PackedWeight* const> weights) {
+  constexpr double kPiecesPerThread = 4;
+  auto work_of = [](int64_t rows, int64_t columns) {  // a few rows cost as much as reading the weight
+    return rows == 0 ? 0.0 : static_cast<double>(std::max<int64_t>(rows, 4) * columns);
+  };
+  double work = 0;
+  for (size_t e = 0; e < weights.size(); ++e) work += work_of(first[e + 1] - first[e], weights[e]->n());
+  const double share = work / (static_cast<double>(kernel_threads()) * kPiecesPerThread);
+  std::vector<ExpertPiece> pieces;
+  for (size_t e = 0; e < weights.size(); ++e) {
+    const int64_t rows = first[e + 1] - first[e], n = weights[e]->n(), wide = (n + 95) / 96;
+    if (rows == 0 || n == 0) continue;
+    const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(work_of(rows, n) / share + 0.5), 1, wide);
+    for (int64_t i = 0; i < count; ++i)
+      pieces.push_back(
+          {weights[e], first[e], rows, wide * i / count * 96, std::min(wide * (i + 1) / count * 96, n)});
+  }
+  return pieces;
+}
+
+}  // namespace
+
+void gemm_experts(const Tensor& rows, std::span<const int64_t> first,
+                  std::span<const PackedWeight* const> weights, Tensor& out) {
+  TESSERA_REQUIRE(!weights.empty() && first.size() == weights.size() + 1 && first.front() == 0 &&
+                      first.back() == rows.size(0) && std::ranges::is_sorted(first),
+                  "gemm_experts: {} bounds for {} weights", first.size(), weights.size());
+  const Rows left = matrix(rows, "rows");
+  if (out.numel() == 0) return;
+  const Left operand = left_rows(left);
+  const Type type = type_of(weights[0]->storage());
+  for (const PackedWeight* weight : weights)
+    TESSERA_REQUIRE(
+        weight->n() == weights[0]->n() && weight->k() == weights[0]->k() && type_of(weight->storage()) == type,
+        "gemm_experts: weights of different shapes or types");
+  const Whole all =
+      whole(operand, left.type, type, left.count, weights[0]->n(), {left.width, weights[0]->k()}, out, false);
+  const std::vector<ExpertPiece> pieces = expert_pieces(first, weights);
+  parallel(std::ssize(pieces), [&](int64_t i) {
+    const ExpertPiece& p = pieces[static_cast<size_t>(i)];
+    Left own{.copy = {},
+             .data = operand.data + p.row * operand.row,
+             .tile = operand.tile,
+             .row = operand.row,
+             .k = operand.k};
+    Rows to = all.out;
+    to.data = all.out.at(p.row);
+    to.count = p.rows;
+    const Whole part{own, all.type, p.rows, all.columns, all.steps, to, false};
+    const auto* panels = static_cast<const float*>(p.weight->storage().data_ptr());
+    piece(
+        part, [&](int64_t column, int64_t, float*) { return panels + column * all.steps; }, 0, p.rows, p.column,
+        p.end);
+  });
 }
 
 }  // namespace tessera::kernels

@@ -5,6 +5,7 @@
 #include <ATen/ops/le.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros.h>
 
@@ -12,6 +13,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/gemm_experts.h"
 #include "kernels/reference.h"
 #include "kernels/scratch.h"
 #include "kernels/table.h"
@@ -181,6 +183,28 @@ TEST(Product, IsTheSameOnEveryInstructionSet) {
     for (const Table* table : tables())
       EXPECT_TRUE(same_bits(product_by(*table, a, b, start), expected)) << table->name;
   }
+}
+
+TEST(ExpertProducts, EqualThoseOfEachExpertAlone) {
+  constexpr int64_t kExperts = 5, kN = 200, kK = 70;
+  const std::vector<int64_t> first = {0, 3, 3, 20, 21, 60};  // one expert without rows
+  for (auto type : {at::kFloat, at::kBFloat16})
+    for (int64_t threads : {1, 3}) {
+      WithThreads with(threads);
+      const Tensor rows = random({first.back(), kK}, 1, type);
+      std::vector<PackedWeight> weights;
+      std::vector<const PackedWeight*> pointers;
+      Tensor expected = at::zeros({first.back(), kN}, type), out = at::ones({first.back(), kN}, type);
+      for (int64_t e = 0; e < kExperts; ++e)
+        weights.emplace_back(random({kN, kK}, static_cast<uint64_t>(e + 2), type));
+      for (size_t e = 0; e < weights.size(); ++e) {
+        pointers.push_back(&weights[e]);
+        Tensor part = expected.narrow(0, first[e], first[e + 1] - first[e]);
+        gemm_packed(rows.narrow(0, first[e], part.size(0)), weights[e], part);
+      }
+      gemm_experts(rows, first, pointers, out);
+      EXPECT_TRUE(same_bits(out, expected)) << threads;
+    }
 }
 
 // Any bits at all, but no NaN: subnormal numbers, sums that cancel or overflow.

@@ -38,6 +38,7 @@ struct Product {
   Target c;  // bf16: rounded to nearest even
 };
 
+inline constexpr int64_t kLanes = 16;
 // One step of attention for a tile of query rows against keys [first_key, first_key + keys); see
 // body/attention.h.
 struct AttentionStep {
@@ -53,7 +54,6 @@ struct AttentionStep {
   float* max;     // [rows]
   float* sum;     // [rows, 16]
 };
-inline constexpr int64_t kLanes = 16;
 inline constexpr int64_t kKeyBlock = 128;  // blocks are aligned to absolute key positions: part of the bits
 inline constexpr int64_t kQueryTile = 48;
 
@@ -66,6 +66,22 @@ struct AttentionBackwardStep {
   const float* delta;              // [rows] dot(dout, out)
   float* dscores;                  // [rows, kKeyBlock]
   float *dq, *dk, *dv;             // dq [rows, width]; dk, dv [keys, width]
+};
+
+// The same against pages, which lie apart: panels of 16 keys and of 16 values, in steps of a float or of two
+// bf16 in a word; see kv_pages.h and body/paged.h.
+struct PagedStep {
+  const float* q;                 // [rows, key_steps]
+  const float* const* keys_of;    // of each 16 keys: [key_steps][16]
+  const float* const* values_of;  // of each 16 keys: [16 or 8][width]
+  const float* key_scale;         // [keys], filled up to 16; null: ones
+  const float* value_scale;
+  int64_t rows, key_steps, width, first_key, keys;
+  const int32_t* end;  // [rows] one past the last visible key
+  float scale;
+  float* scores;   // [rows, kKeyBlock]
+  float* weights;  // [rows, kKeyBlock / 2] words; unused by floats
+  float *out, *max, *sum;
 };
 
 struct AdamWStep {
@@ -107,6 +123,13 @@ struct Table {
   // ---- attention ----
   void (*attention)(const AttentionStep&);
   void (*attention_backward)(const AttentionBackwardStep&);
+  void (*paged_floats)(const PagedStep&);
+  void (*paged_pairs)(const PagedStep&);
+  // out[width] / the sum of the 16 lanes; zeros are +0.
+  void (*paged_finish)(const float* out, const float* lanes16, const Target& to, int64_t width);
+  // 16 earlier and 16 later bytes of each step to words of bf16.
+  void (*words_of_int8)(const uint8_t* from, int64_t steps16, float* words);
+  void (*words_of_fp8)(const uint8_t* from, int64_t steps16, float* words);
 };
 
 const Table& table();  // the best one for this processor, or the one that TESSERA_ISA names

@@ -23,8 +23,8 @@ std::optional<std::filesystem::path> small_model() {
 
 // Few blocks, so that requests wait, yield and come back.
 batching::SchedulerOptions scarce(int64_t host_blocks, int64_t disk_blocks) {
-  return {.blocks = 24,
-          .block_tokens = 8,
+  return {.blocks = 14,
+          .block_tokens = 16,
           .max_batch_tokens = 32,
           .max_running = 6,
           .host_blocks = host_blocks,
@@ -71,7 +71,7 @@ std::vector<CompletionRequest> requests(int64_t count, uint32_t seed) {
 }
 
 std::vector<std::vector<int64_t>> undisturbed(const std::vector<CompletionRequest>& all) {
-  Served plain({.blocks = 256, .block_tokens = 8, .max_batch_tokens = 64, .max_running = 16});
+  Served plain({.blocks = 256, .block_tokens = 16, .max_batch_tokens = 64, .max_running = 16});
   std::vector<std::vector<int64_t>> answers;
   for (const auto& request : all) answers.push_back(Reader::submit(*plain.engine, request)->read(true).tokens);
   return answers;
@@ -136,7 +136,7 @@ TEST_F(EngineTest, RequestWhoseStepsAlwaysFailEndsWithAnErrorAndOthersGoOn) {
   constexpr int64_t kPoison = 511;
   auto all = requests(8, 3);
   auto expected = undisturbed(all);
-  Served served({.blocks = 128, .block_tokens = 8, .max_batch_tokens = 32, .max_running = 3}, 2, kPoison);
+  Served served({.blocks = 128, .block_tokens = 16, .max_batch_tokens = 32, .max_running = 3}, 2, kPoison);
   CompletionRequest bad = all[0];
   bad.prompt.push_back(kPoison);
   std::vector<std::shared_ptr<Reader>> readers;

@@ -109,18 +109,19 @@ class ForwardPass {
     Tensor qkv = empty({tokens_, layer.qkv.n()});
     layer.qkv.apply(x_TD, qkv);
     auto part = [&](int64_t first, int64_t count) {
-      return qkv.narrow(1, first * head_dim, count * head_dim).reshape({tokens_, count, head_dim}).contiguous();
+      return qkv.as_strided({tokens_, count, head_dim}, {qkv.size(1), head_dim, 1}, first * head_dim);
     };
-    Tensor q_THE = part(0, heads), k_TKE = part(heads, kv_heads), v_TKE = part(heads + kv_heads, kv_heads);
+    Tensor q_THE = part(0, heads), k_TKE = part(heads, kv_heads), v_TKE = part(heads + kv_heads, kv_heads),
+           rstd;
     if (model_.spec_.qk_norm) {
-      q_THE = norm(q_THE.view({-1, head_dim}), layer.q_norm).view_as(q_THE);
-      k_TKE = norm(k_TKE.view({-1, head_dim}), layer.k_norm).view_as(k_TKE);
+      kernels::rms_norm(q_THE, layer.q_norm, model_.spec_.norm_eps, q_THE, rstd);
+      kernels::rms_norm(k_TKE, layer.k_norm, model_.spec_.norm_eps, k_TKE, rstd);
     }
     kernels::rope(q_THE, positions_, model_.rope_);
     kernels::rope(k_TKE, positions_, model_.rope_);
-    kernels::write_kv(k_TKE, v_TKE, slot_, cache_.k[l], cache_.v[l]);
-    Tensor out_THE = at::empty_like(q_THE);
-    kernels::paged_attention(q_THE, cache_.k[l], cache_.v[l], sequence_, positions32_, block_table_,
+    kernels::write_kv(k_TKE, v_TKE, slot_, cache_.layers[l]);
+    Tensor out_THE = empty(q_THE.sizes());
+    kernels::paged_attention(q_THE, cache_.layers[l], sequence_, positions32_, block_table_,
                              1.0 / std::sqrt(static_cast<double>(head_dim)), out_THE);
     return layer.o.apply(out_THE.view({tokens_, heads * head_dim}));
   }
@@ -200,22 +201,22 @@ class ForwardPass {
   Tensor positions_, positions32_, sequence_, slot_, block_table_;
 };
 
+kernels::KvShape ServedModel::kv_shape(int64_t block_tokens) const {
+  return {
+      .type = kv_type_, .block_tokens = block_tokens, .heads = local_kv_heads(), .head_dim = spec_.head_dim};
+}
+
 int64_t ServedModel::kv_bytes_per_token() const {
-  int64_t element = static_cast<int64_t>(c10::elementSize(dtype_));
-  return 2 * spec_.layers * local_kv_heads() * spec_.head_dim * element;
+  return spec_.layers * kv_shape(16).block_bytes() / 16;
 }
 
 Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) const {
+  if (block_tokens < 1 || block_tokens % 16 != 0)
+    return invalid("KV blocks of {} tokens; use a multiple of 16", block_tokens);
   try {
-    KvCache cache{.block_tokens = block_tokens};
-    auto make = [&] {
-      return at::zeros({blocks, block_tokens, local_kv_heads(), spec_.head_dim},
-                       at::TensorOptions().dtype(dtype_));
-    };
-    for (int64_t layer = 0; layer < spec_.layers; ++layer) {
-      cache.k.push_back(make());
-      cache.v.push_back(make());
-    }
+    KvCache cache{.layers = {}, .block_tokens = block_tokens};
+    for (int64_t layer = 0; layer < spec_.layers; ++layer)
+      cache.layers.emplace_back(kv_shape(block_tokens), blocks);
     return cache;
   } catch (const std::exception&) {
     return make_error(ErrorCode::resource_exhausted,

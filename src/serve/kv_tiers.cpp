@@ -19,32 +19,28 @@ namespace {
 
 constexpr int64_t kHost = 1, kDisk = 2;
 
-std::vector<int64_t> sizes_with(const Tensor& like, int64_t first) {
-  std::vector<int64_t> sizes = like.sizes().vec();
-  sizes[0] = first;
-  return sizes;
-}
-
-// The block of every layer: keys, then values.
-template <class Visit>
-void for_each_part(const KvCache& cache, BlockId block, Visit visit) {
-  int64_t i = 0;
-  for (const auto* tensors : {&cache.k, &cache.v})
-    for (const Tensor& layer : *tensors) visit(i++, layer.select(0, block));
-}
-
+// A block is one run of bytes in each layer.
 void copy_block(const KvCache& from, BlockId source, KvCache& to, BlockId target) {
-  for (auto [mine, theirs] : {std::pair(&from.k, &to.k), std::pair(&from.v, &to.v)})
-    for (size_t l = 0; l < mine->size(); ++l)
-      (*theirs)[l].select(0, target).copy_((*mine)[l].select(0, source));
+  for (size_t l = 0; l < from.layers.size(); ++l)
+    std::ranges::copy(from.layers[l].block(source), to.layers[l].block(target).begin());
+}
+
+std::byte* bytes_of(const Tensor& staging) {
+  return static_cast<std::byte*>(staging.data_ptr());
 }
 
 void gather_block(const KvCache& cache, BlockId block, Tensor& staging) {
-  for_each_part(cache, block, [&](int64_t i, const Tensor& part) { staging.select(0, i).copy_(part); });
+  std::byte* to = bytes_of(staging);
+  for (const kernels::KvPages& layer : cache.layers) to = std::ranges::copy(layer.block(block), to).out;
 }
 
 void scatter_block(const Tensor& staging, KvCache& cache, BlockId block) {
-  for_each_part(cache, block, [&](int64_t i, const Tensor& part) { part.copy_(staging.select(0, i)); });
+  const std::byte* from = bytes_of(staging);
+  for (const kernels::KvPages& layer : cache.layers) {
+    const auto to = layer.block(block);
+    std::copy_n(from, to.size(), to.begin());
+    from += to.size();
+  }
 }
 
 }  // namespace
@@ -58,12 +54,12 @@ Result<KvTiers> KvTiers::make(const KvCache& cache, const Options& options) {
   KvTiers tiers;
   try {
     tiers.host_.block_tokens = cache.block_tokens;
-    for (auto [mine, theirs] : {std::pair(&tiers.host_.k, &cache.k), std::pair(&tiers.host_.v, &cache.v)})
-      for (const Tensor& layer : *theirs)
-        mine->push_back(
-            at::empty(sizes_with(layer, options.host_blocks), at::TensorOptions().dtype(layer.scalar_type())));
-    tiers.staging_ = at::empty(sizes_with(cache.k[0], 2 * std::ssize(cache.k)),
-                               at::TensorOptions().dtype(cache.k[0].scalar_type()));
+    int64_t block_bytes = 0;
+    for (const kernels::KvPages& layer : cache.layers) {
+      tiers.host_.layers.emplace_back(layer.shape(), options.host_blocks);
+      block_bytes += layer.shape().block_bytes();
+    }
+    tiers.staging_ = at::empty({block_bytes}, at::TensorOptions().dtype(at::kByte));
   } catch (const std::exception&) {
     return make_error(ErrorCode::resource_exhausted,
                       "no host memory for {} blocks of keys and values; use a smaller --kv-host-tokens",

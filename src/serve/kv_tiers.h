@@ -42,7 +42,7 @@ class KvTiers {
   Status move_one(const batching::KvMove& move, KvCache& cache);
 
   KvCache host_;
-  at::Tensor staging_;  // one block: [2 * layers, block_tokens, K, E]
+  at::Tensor staging_;  // one block: the bytes of every layer
   int file_ = -1;
   Status disk_;
 };

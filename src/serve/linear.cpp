@@ -2,6 +2,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include "kernels/gemm_experts.h"
+
 namespace tessera::serve {
 
 using at::Tensor;
@@ -81,14 +83,19 @@ std::vector<Tensor> FeedForward::apply_experts(const Tensor& rows, std::span<con
     for (int64_t block = 0; block < blocks; ++block) parts.push_back(out.select(0, block));
     return parts;
   }
-  for (size_t e = 0; e < floats_.size(); ++e) {
-    const int64_t count = first[e + 1] - first[e];
-    if (count == 0) continue;
-    auto out = gated(rows.narrow(0, first[e], count), floats_[e]);
-    for (size_t block = 0; block < out.size(); ++block) {
-      if (parts.size() == block) parts.push_back(empty({rows.size(0), out[block].size(1)}));
-      parts[block].narrow(0, first[e], count).copy_(out[block]);
-    }
+  std::vector<const kernels::PackedWeight*> weights;
+  for (const Floats& ffn : floats_) weights.push_back(&ffn.gate_up);
+  Tensor gate_up = empty({rows.size(0), floats_[0].gate_up.n()}, rows.scalar_type());
+  kernels::gemm_experts(rows, first, weights, gate_up);
+  Tensor act = empty({rows.size(0), gate_up.size(1) / 2}, rows.scalar_type());
+  kernels::silu_mul(gate_up, act);
+  int64_t column = 0;
+  for (size_t block = 0; block < floats_[0].down.num_blocks(); ++block) {
+    weights.clear();
+    for (const Floats& ffn : floats_) weights.push_back(&ffn.down.block(block));
+    Tensor& out = parts.emplace_back(empty({rows.size(0), weights[0]->n()}));
+    kernels::gemm_experts(act.narrow(1, column, weights[0]->k()), first, weights, out);
+    column += weights[0]->k();
   }
   return parts;
 }

@@ -41,6 +41,8 @@ class BlockLinear {
 
   // Float32 [T, n], the blocks added by the tree.
   at::Tensor apply(const at::Tensor& x) const;
+  size_t num_blocks() const { return floats_.size(); }  // of floats
+  const kernels::PackedWeight& block(size_t i) const { return floats_[i]; }
   // Float32 [blocks][T, n], apart.
   std::vector<at::Tensor> apply_apart(const at::Tensor& x) const;  // REQUIRES: floats
 

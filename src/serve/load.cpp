@@ -1,5 +1,6 @@
 #include "checkpoint/packed.h"
 #include "layout/extents.h"
+#include "serve/gguf_model.h"
 #include "serve/model.h"
 #include "serve/torch_error.h"
 #include "serve/weights.h"
@@ -14,6 +15,15 @@ int64_t tp_blocks_of(const ModelSpec& spec) {
     return spec.heads % blocks == 0 && spec.kv_heads % blocks == 0 && spec.ffn % blocks == 0 && experts;
   };
   return divides_all(4) ? 4 : divides_all(2) ? 2 : 1;
+}
+
+Result<kernels::KvType> kv_type_of(const LoadOptions& options) {
+  const bool floats = options.dtype == at::kFloat;
+  const auto own = floats ? kernels::KvType::f32 : kernels::KvType::bf16;
+  if (!options.kv || *options.kv == own) return own;
+  if (!floats && *options.kv != kernels::KvType::f32) return *options.kv;
+  return invalid("keys and values in {} beside activations in {}; use --dtype bf16 with --kv bf16, int8 or fp8",
+                 kernels::to_string(*options.kv), floats ? "float32" : "bf16");
 }
 
 // Fills a model with its weights.
@@ -71,17 +81,25 @@ Status check_degree(const ModelSpec& spec, int64_t tp, int64_t blocks) {
       blocks >= 2 ? ", tp=2" : "", blocks >= 4 ? " or tp=4" : "");
 }
 
+Result<std::unique_ptr<Weights>> open_weights(const std::filesystem::path& model, const ModelSpec& spec,
+                                              const LoadOptions& options) {
+  if (checkpoint::GgufFile::is_at(model)) return open_gguf_weights(model, spec, options);
+  if (checkpoint::PackedModel::is_at(model)) return open_packed_weights(model, spec, options);
+  return open_float_weights(model, spec, options);
+}
+
 }  // namespace
 
 Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, const RankInGroup& place,
                                       const LoadOptions& options) {
   try {
     ServedModel model(place);
-    TESSERA_ASSIGN_OR_RETURN(model.spec_, load_model_spec(directory));
+    TESSERA_ASSIGN_OR_RETURN(model.spec_, load_served_spec(directory));
     model.dtype_ = options.dtype;
-    const bool packed = checkpoint::PackedModel::is_at(directory);
-    TESSERA_ASSIGN_OR_RETURN(auto weights, packed ? open_packed_weights(directory, model.spec_, options)
-                                                  : open_float_weights(directory, model.spec_, options));
+    TESSERA_ASSIGN_OR_RETURN(model.kv_type_, kv_type_of(options));
+    LoadOptions own = options;
+    own.map_weights = options.map_weights || place.tp > 1;
+    TESSERA_ASSIGN_OR_RETURN(auto weights, open_weights(directory, model.spec_, own));
     model.tp_blocks_ = weights->tp_blocks();
     if (tp_blocks_of(model.spec_) % model.tp_blocks_ != 0)
       return make_error(ErrorCode::data_loss,
@@ -91,6 +109,8 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, co
     weights->set_place(place);
     model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
     auto frequencies = inverse_frequencies(model.spec_.rope, model.spec_.head_dim);
+    TESSERA_ASSIGN_OR_RETURN(auto divisors, weights->rope_divisors());
+    for (size_t i = 0; i < divisors.size(); ++i) frequencies[i] /= divisors[i];
     model.rope_ = kernels::rope_table(frequencies, model.spec_.max_positions);
     TESSERA_RETURN_IF_ERROR(ModelBuilder(model, *weights).build());
     return model;

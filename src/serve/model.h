@@ -12,10 +12,12 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "comm/group.h"
 #include "kernels/kernels.h"
+#include "kernels/kv_pages.h"
 #include "serve/linear.h"
 #include "serve/step_batch.h"
 #include "spec/spec.h"
@@ -26,9 +28,9 @@ namespace tessera::serve {
 // every FFN width of the model.
 int64_t tp_blocks_of(const ModelSpec& spec);
 
-// Keys and values of one rank, per layer [blocks, block_tokens, K, E].
+// Keys and values of one rank, per layer.
 struct KvCache {
-  std::vector<at::Tensor> k, v;
+  std::vector<kernels::KvPages> layers;
   int64_t block_tokens = 16;
 };
 
@@ -40,9 +42,17 @@ struct RankInGroup {
 struct LoadOptions {
   // Of activations and KV, and of weights that are not in few bits: float32 or bfloat16.
   at::ScalarType dtype = at::kFloat;
+  // Of KV in another type: bf16, int8 or fp8, when dtype is bfloat16.
+  std::optional<kernels::KvType> kv;
+  // Weights in few bits stay in the mapped file, which processes share, instead of being copied to large pages.
+  // So do those of several ranks, and those that memory is too short for.
+  bool map_weights = false;
   // Tensors read so far and in all; may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
 };
+
+// The type of keys and values. Errors: one that does not go with dtype.
+Result<kernels::KvType> kv_type_of(const LoadOptions& options);
 
 class ServedModel {
  public:
@@ -56,7 +66,9 @@ class ServedModel {
 
   const ModelSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
-  int64_t kv_bytes_per_token() const;  // on this rank
+  kernels::KvShape kv_shape(int64_t block_tokens) const;  // of one layer on this rank
+  int64_t kv_bytes_per_token() const;                     // of all layers on this rank
+  // block_tokens: a multiple of 16.
   Result<KvCache> make_cache(int64_t blocks, int64_t block_tokens) const;
 
   // Writes the step's keys and values into the cache; returns logits [wanted, vocab], float32, on every rank.
@@ -85,6 +97,7 @@ class ServedModel {
   Group* group_ = nullptr;
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
+  kernels::KvType kv_type_ = kernels::KvType::f32;
   int64_t tp_blocks_ = 1, padded_vocab_ = 0;
   at::Tensor embedding_;  // rows of this rank, without padding; undefined when the head's are looked up
   kernels::QuantWeight quant_embedding_;

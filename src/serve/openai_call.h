@@ -2,8 +2,8 @@
 // client leaves. It is kept alive by the exchange until it has answered. Threads: the server's.
 #pragma once
 
-#include "serve/engine.h"
 #include "http/server.h"
+#include "serve/engine.h"
 #include "serve/openai_request.h"
 
 namespace tessera::serve {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/progress.h"
+#include "serve/gguf_model.h"
 
 namespace tessera::serve {
 
@@ -22,6 +23,16 @@ Result<at::ScalarType> parse_dtype(const std::string& text) {
   return invalid("unknown dtype '{}'; use float32 or bf16", text);
 }
 
+Result<LoadOptions> load_options_of(const ServeOptions& options) {
+  LoadOptions load{.map_weights = options.map_weights};
+  TESSERA_ASSIGN_OR_RETURN(load.dtype, parse_dtype(options.dtype));
+  if (options.kv.empty()) return load;
+  load.kv = kernels::kv_type_named(options.kv);
+  if (!load.kv) return invalid("unknown type of keys and values '{}'; use bf16, int8 or fp8", options.kv);
+  TESSERA_RETURN_IF_ERROR(kv_type_of(load));
+  return load;
+}
+
 Status check(const ServeOptions& options) {
   const Layout& layout = options.layout;
   if (layout.processes() != layout.tp)
@@ -29,17 +40,20 @@ Status check(const ServeOptions& options) {
   if (options.max_running < 1 || options.max_running > options.max_batch_tokens)
     return invalid("{} requests at once need as many tokens in a step, but --max-batch-tokens is {}",
                    options.max_running, options.max_batch_tokens);
-  if (options.max_waiting < 1 || options.block_tokens < 1 ||
+  TESSERA_RETURN_IF_ERROR(load_options_of(options));
+  if (options.max_waiting < 1 || options.block_tokens < 1 || options.block_tokens % 16 != 0 ||
       std::min({options.kv_tokens, options.kv_host_tokens, options.kv_disk_tokens}) < 0)
-    return invalid("--max-waiting, the block size and the tokens of the KV cache must be positive");
+    return invalid(
+        "--max-waiting and the tokens of the KV cache must be positive, the block size a multiple of 16");
   return {};
 }
 
 Result<int64_t> choose_kv_tokens(const ServeOptions& options) {
-  TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, load_model_spec(options.model));
-  TESSERA_ASSIGN_OR_RETURN(auto dtype, parse_dtype(options.dtype));
-  int64_t bytes_per_token =
-      2 * spec.layers * spec.kv_heads * spec.head_dim * static_cast<int64_t>(c10::elementSize(dtype));
+  TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, load_served_spec(options.model));
+  TESSERA_ASSIGN_OR_RETURN(auto load, load_options_of(options));
+  TESSERA_ASSIGN_OR_RETURN(auto type, kv_type_of(load));
+  const kernels::KvShape shape{.type = type, .heads = spec.kv_heads, .head_dim = spec.head_dim};
+  int64_t bytes_per_token = spec.layers * shape.block_bytes() / shape.block_tokens;
   int64_t affordable = std::max<int64_t>(free_memory_bytes() / 4 / bytes_per_token, options.block_tokens);
   return std::min(options.max_running * spec.max_positions, affordable);
 }
@@ -55,8 +69,7 @@ batching::SchedulerOptions scheduling_of(const ServeOptions& options) {
 }
 
 Result<ServedModel> load_model(const ServeOptions& options, int64_t rank, bool show_progress) {
-  LoadOptions load;
-  TESSERA_ASSIGN_OR_RETURN(load.dtype, parse_dtype(options.dtype));
+  TESSERA_ASSIGN_OR_RETURN(LoadOptions load, load_options_of(options));
   std::unique_ptr<Progress> progress;
   load.progress = [&](int64_t done, int64_t total) {
     if (!show_progress) return;

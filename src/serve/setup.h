@@ -11,14 +11,17 @@
 namespace tessera::serve {
 
 struct ServeOptions {
-  std::filesystem::path model;
-  Layout layout;                   // tp only
-  std::string dtype = "float32";   // or "bf16": of weights, activations and KV
-  int64_t max_batch_tokens = 512;  // tokens of one step
-  int64_t max_running = 64;        // requests that run at once
-  int64_t max_waiting = 256;       // requests that wait
-  int64_t kv_tokens = 0;           // of the cache, over all requests; 0: chosen
-  int64_t block_tokens = 16;
+  std::filesystem::path model;                     // a Hugging Face or packed directory, or a GGUF file
+  std::filesystem::path tokenizer;                 // of its own; empty: the model's
+  Layout layout;                                   // tp only
+  std::string dtype = "float32";                   // or "bf16": of weights, activations and KV
+  bool map_weights = false;                        // LoadOptions says what it is
+  std::string kv;                                  // of KV alone: "bf16", "int8" or "fp8"; empty: dtype
+  int64_t max_batch_tokens = 512;                  // tokens of one step
+  int64_t max_running = 64;                        // requests that run at once
+  int64_t max_waiting = 256;                       // requests that wait
+  int64_t kv_tokens = 0;                           // of the cache, over all requests; 0: chosen
+  int64_t block_tokens = 16;                       // a multiple of 16
   int64_t kv_host_tokens = 0, kv_disk_tokens = 0;  // of further tiers, for prompts that come again
   std::filesystem::path kv_disk_folder;            // empty: the system's for temporary files
 };

@@ -208,7 +208,7 @@ Result<std::unique_ptr<Weights>> open_packed_weights(const std::filesystem::path
   TESSERA_ASSIGN_OR_RETURN(auto reader, checkpoint::WeightReader::open(directory));
   TESSERA_RETURN_IF_ERROR(reader.check_against(inventory(spec)));
   TESSERA_ASSIGN_OR_RETURN(auto model, checkpoint::PackedModel::open(directory));
-  model.read_ahead();
+  if (options.map_weights || !model.copy_to_large_pages()) model.read_ahead();
   return std::unique_ptr<Weights>(new PackedWeights(std::move(model), spec, options));
 }
 

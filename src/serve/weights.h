@@ -22,6 +22,8 @@ class Weights {
   virtual Result<FeedForward> feed_forward(int64_t layer) = 0;
   // The rows of a tied embedding in few bits; empty when they are floats.
   virtual Result<kernels::QuantWeight> quant_embedding() { return kernels::QuantWeight(); }
+  // What each frequency of the rotary embedding is divided by; empty: nothing.
+  virtual Result<std::vector<float>> rope_divisors() { return std::vector<float>(); }
 };
 
 // `directory` is checked against `spec`.

@@ -30,7 +30,7 @@ struct GenerateFlags {
 // Logits [T, vocab] of all positions of one sequence.
 Result<at::Tensor> prompt_logits(const serve::ServedModel& model, const std::vector<int64_t>& tokens) {
   auto count = std::ssize(tokens);
-  TESSERA_ASSIGN_OR_RETURN(auto cache, model.make_cache(1, count));
+  TESSERA_ASSIGN_OR_RETURN(auto cache, model.make_cache(1, (count + 15) / 16 * 16));
   std::vector<int64_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), 0);
   serve::StepBatch batch{.tokens = tokens,
@@ -118,7 +118,7 @@ Status run(const GenerateFlags& flags) {
   TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
   flags.serve.apply_threads(1);
   auto team = serve::make_single_team();
-  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
+  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, serve::load_served_tokenizer(options.model, options.tokenizer));
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, false));
   auto prompt = flags.tokens;
   if (prompt.empty()) prompt = tokenizer->encode(flags.prompt, {.add_special_tokens = true});

@@ -92,7 +92,7 @@ serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPt
 
 Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, serve::Team& team,
                       HttpServer& server) {
-  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, data::load_tokenizer(options.model));
+  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, serve::load_served_tokenizer(options.model, options.tokenizer));
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, true));
   TESSERA_RETURN_IF_ERROR(team.meet());
   std::optional<Error> failure;

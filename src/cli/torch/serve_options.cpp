@@ -8,9 +8,15 @@
 namespace tessera::cli {
 
 void ServeFlags::add_to(CLI::App& command) {
-  command.add_option("--model", model, "Hugging Face directory: config.json, safetensors, tokenizer")
+  command
+      .add_option("--model", model, "Hugging Face directory (config.json, safetensors, tokenizer) or GGUF file")
       ->required();
+  command.add_option("--tokenizer", tokenizer, "Directory or tokenizer.json; empty: the model's own");
   command.add_option("--dtype", dtype, "Weights, activations and KV: float32 or bf16")->capture_default_str();
+  command.add_option("--kv", kv, "KV alone, with --dtype bf16: bf16, int8 or fp8 (half of the memory)");
+  command.add_flag(
+      "--map-weights", map_weights,
+      "Weights in few bits stay in the mapped file, shared with other servers, not copied to large pages");
   command.add_option("--max-batch-tokens", max_batch_tokens, "Tokens of one step")->capture_default_str();
   command.add_option("--kv-tokens", kv_tokens, "Tokens of the KV cache; 0: chosen by memory")
       ->capture_default_str();
@@ -20,7 +26,10 @@ void ServeFlags::add_to(CLI::App& command) {
 
 Result<serve::ServeOptions> ServeFlags::options() const {
   serve::ServeOptions options{.model = model,
+                              .tokenizer = tokenizer,
                               .dtype = dtype,
+                              .map_weights = map_weights,
+                              .kv = kv,
                               .max_batch_tokens = max_batch_tokens,
                               .max_running = std::min(max_running, max_batch_tokens),
                               .max_waiting = max_waiting,

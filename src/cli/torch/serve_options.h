@@ -4,12 +4,14 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "serve/gguf_model.h"
 #include "serve/setup.h"
 
 namespace tessera::cli {
 
 struct ServeFlags {
-  std::string model, layout = "dp=1", dtype = "float32";
+  std::string model, tokenizer, layout = "dp=1", dtype = "float32", kv;
+  bool map_weights = false;
   int64_t max_batch_tokens = 512, max_running = 64, max_waiting = 256, kv_tokens = 0, threads = 0;
   int64_t kv_host_tokens = 0, kv_disk_tokens = 0;
   std::string kv_disk_folder;

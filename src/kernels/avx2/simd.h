@@ -143,6 +143,23 @@ inline F16 load_words(const Bf16* p, int64_t n) {
   };
   return {words(0), words(16)};
 }
+// Sixteen int8, or sixteen E4M3 (S.EEEE.MMM, bias 7, no infinities).
+inline F16 load_int8(const uint8_t* p) {
+  auto eight = [](const uint8_t* q) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q))));
+  };
+  return {eight(p), eight(p + 8)};
+}
+inline F16 load_fp8(const uint8_t* p) {
+  auto eight = [](const uint8_t* q) {
+    const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q)));
+    const __m256i size = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x7f)), 20);
+    const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(x, _mm256_set1_epi32(0x80)), 24);
+    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p120f));
+    return _mm256_or_ps(value, _mm256_castsi256_ps(sign));
+  };
+  return {eight(p), eight(p + 8)};
+}
 struct SubnormalsAreZero {
   SubnormalsAreZero() { _mm_setcsr(saved | 0x8040); }
   ~SubnormalsAreZero() { _mm_setcsr(saved); }

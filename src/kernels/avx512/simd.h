@@ -122,6 +122,17 @@ inline F16 load_words(const Bf16* p, int64_t n) {
   const __mmask32 present = n >= 32 ? 0xffffffffu : (1u << n) - 1;
   return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(present, p))};
 }
+// Sixteen int8, or sixteen E4M3 (S.EEEE.MMM, bias 7, no infinities).
+inline F16 load_int8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F16 load_fp8(const uint8_t* p) {
+  const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i size = _mm512_slli_epi32(_mm512_and_si512(x, _mm512_set1_epi32(0x7f)), 20);
+  const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(x, _mm512_set1_epi32(0x80)), 24);
+  const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(size), _mm512_set1_ps(0x1p120f));
+  return {_mm512_or_ps(value, _mm512_castsi512_ps(sign))};
+}
 #ifdef __AVX512BF16__
 struct SubnormalsAreZero {};  // the instruction needs no mode
 inline F16 fma_pairs(F16 a, F16 b, F16 c) {

@@ -27,4 +27,9 @@ const Table table_of_isa = {
     .adamw = adamw,
     .attention = attention,
     .attention_backward = attention_backward,
+    .paged_floats = paged_floats,
+    .paged_pairs = paged_pairs,
+    .paged_finish = paged_finish,
+    .words_of_int8 = words_of_int8,
+    .words_of_fp8 = words_of_fp8,
 };

@@ -118,6 +118,16 @@ inline F16 load_words(const Bf16* p, int64_t n) {
   auto half = [&](int64_t i) { return i < n ? static_cast<uint32_t>(p[i].bits) : 0u; };
   return each([&](int i) { return float_of(half(2 * i) | half(2 * i + 1) << 16); });
 }
+// Sixteen int8, or sixteen E4M3 (S.EEEE.MMM, bias 7, no infinities).
+inline F16 load_int8(const uint8_t* p) {
+  return each([&](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+}
+inline F16 load_fp8(const uint8_t* p) {
+  return each([&](int i) {
+    const uint32_t sign = static_cast<uint32_t>(p[i] & 0x80) << 24;
+    return float_of(bits_of(float_of(static_cast<uint32_t>(p[i] & 0x7f) << 20) * 0x1p120f) | sign);
+  });
+}
 struct SubnormalsAreZero {};  // fma_pairs does it
 inline float flush(float x) {
   return (bits_of(x) & 0x7f800000u) == 0 ? float_of(bits_of(x) & 0x80000000u) : x;
