@@ -80,10 +80,10 @@ def test_logprobs_of_completions_carry_bytes(server):
 
 
 def test_heavy_bodies_do_not_hold_up_the_server(server):
-    """A schema of 5 MB is read; meanwhile every other question is answered at once."""
-    heavy = {"type": "object", "properties": {f"field{i}": {"enum": [f"value{i}_{k}" for k in range(20)]} for i in range(10000)}}
+    """A schema of 1 MB is read; meanwhile every other question is answered at once."""
+    heavy = {"type": "object", "properties": {f"field{i}": {"enum": [f"value{i}_{k}" for k in range(20)]} for i in range(4000)}}
     data = json.dumps({"model": NAME, "prompt": PROMPT, "guided_json": heavy, "max_tokens": 5}).encode()
-    assert len(data) > 3_000_000
+    assert len(data) > 1_000_000
     answers = []
     begin = time.monotonic()
     thread = threading.Thread(target=lambda: answers.append((post(server, data), time.monotonic() - begin)))
