@@ -1,6 +1,6 @@
 // What a store does per second, beside what the memory of this machine allows, and the property test at length.
 //
-//   build/plan-only/bench/recsys [--json FILE] [--gib N] [--operations N] [--only speed|property]
+//   build/plan-only/bench/recsys [--json FILE] [--gib N] [--operations N] [--only speed|property] [--dim N]
 //
 // Every figure is the best of its repeats, on one thread unless the name says otherwise; ids are uniform over a
 // table of N GiB (default 2). `peer` is the machine's random gather for get, FBGEMM's published row-wise
@@ -33,6 +33,7 @@ constexpr int kRepeats = 5;
 struct Options {
   std::string json, only;
   double gib = 2;
+  int64_t dim = 0;  // 0: 16, 64 and 128
   int64_t operations = 1'000'000;
 };
 
@@ -152,6 +153,7 @@ void measure(const Options& options, nlohmann::json& rows) {
   const double published[3] = {14, 6.0, 3.7};
   for (int d = 0; d < 3; ++d) {
     int64_t dim = d == 0 ? 16 : d == 1 ? 64 : 128;
+    if (options.dim != 0 && dim != options.dim) continue;
     int64_t count = static_cast<int64_t>(options.gib * (1 << 30)) / (dim * 4 + 4);
     int64_t before = resident_bytes();
     auto store = make_store(dim, count);
@@ -232,6 +234,7 @@ int main(int count, char** words) {
     if (name == "--json") options.json = value;
     if (name == "--gib") options.gib = std::atof(value.c_str());
     if (name == "--operations") options.operations = std::atoll(value.c_str());
+    if (name == "--dim") options.dim = std::atoll(value.c_str());
     if (name == "--only") options.only = value;
   }
   return tessera::recsys::run(options);

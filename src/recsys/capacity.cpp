@@ -13,6 +13,7 @@ namespace tessera::recsys {
 namespace {
 
 constexpr int64_t kBatch = 8192;
+constexpr int64_t kDiskIndexBytes = 12;  // in memory, of a row on disk
 
 // The k-th touched id: distinct for k below `ids`, scattered over all of them, because the prime divides no
 // count of ids that is a product of other primes.
@@ -43,8 +44,14 @@ class Run {
     GroupOptions group{.name = "capacity", .dim = options_.dim, .row_type = options_.row_type};
     group.init.kind = InitOptions::Kind::zeros;
     group.optimizer = {.kind = OptimizerOptions::Kind::sgd, .learning_rate = 1};
-    group.expected_rows = rows_;
-    TESSERA_ASSIGN_OR_RETURN(store_, Store::create({.groups = {group}}));
+    DiskOptions disk;
+    if (options_.memory_bytes > 0) {
+      group.eviction = {.kind = EvictionOptions::Kind::lru, .budget_bytes = options_.memory_bytes};
+      disk = options_.disk;
+    } else {
+      group.expected_rows = rows_;
+    }
+    TESSERA_ASSIGN_OR_RETURN(store_, Store::create({.groups = {group}, .disk = disk}));
     floats_.resize(static_cast<size_t>(kBatch * options_.dim));
     gradients_.resize(floats_.size());
     return {};
@@ -57,7 +64,7 @@ class Run {
       fill(begin, std::min(kBatch, last - begin));
       Clock::time_point start = Clock::now();
       TESSERA_RETURN_IF_ERROR(store_->get(0, batch_, floats()));
-      TESSERA_ASSIGN_OR_RETURN(PutCount count, store_->put(0, batch_, gradients(), {.step = 1}));
+      TESSERA_ASSIGN_OR_RETURN(PutCount count, store_->put(0, batch_, gradients(), {.step = ++step_}));
       seconds += seconds_since(start);
       if (count.updated != static_cast<int64_t>(batch_.size()))
         return make_error(ErrorCode::data_loss, "{} of {} gradients found no row", count.absent, batch_.size());
@@ -102,6 +109,7 @@ class Run {
 
   const CapacityOptions& options_;
   int64_t ids_, rows_;
+  uint64_t step_ = 0;
   std::unique_ptr<Store> store_;
   std::vector<uint64_t> batch_;
   std::vector<float> floats_, gradients_;
@@ -120,7 +128,11 @@ Status check(const CapacityOptions& options) {
     return invalid("{} rows to touch, but only {} ids", options.touched_rows, ids);
   GroupOptions group{.dim = options.dim, .row_type = options.row_type};
   group.optimizer.kind = OptimizerOptions::Kind::sgd;
+  if (options.memory_bytes < 0 || (options.memory_bytes > 0) == options.disk.folder.empty())
+    return invalid(
+        "a bound on memory and a folder on disk for the rows beyond it go together: give both or none");
   int64_t needed = (RecordLayout(group).bytes + 8) * options.touched_rows;
+  if (options.memory_bytes > 0) needed = options.memory_bytes + kDiskIndexBytes * options.touched_rows;
   int64_t available = this_machine().available_bytes;
   if (needed > available)
     return make_error(ErrorCode::resource_exhausted,
@@ -179,8 +191,10 @@ Result<CapacityReport> measure_capacity(const CapacityOptions& options,
   report.ids = run.ids();
   report.virtual_bytes =
       static_cast<double>(run.ids()) * static_cast<double>(RecordLayout(run.store().group(0)).bytes);
-  report.touched_rows = stats.rows;
+  report.touched_rows = stats.rows + stats.disk_rows;
+  report.resident_rows = stats.rows;
   report.resident_bytes = stats.bytes;
+  report.disk_bytes = stats.disk_bytes;
   report.flatness = flatness_of(report.samples_per_s);
   return report;
 }

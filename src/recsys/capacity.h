@@ -22,20 +22,23 @@ struct CapacityOptions {
   int64_t measured_rows = 200'000;   // of each size, per round
   int64_t slots = 26;                // rows per sample
   int rounds = 12;                   // the best counts; sizes take turns, so that all see the same noise
+  // Rows beyond so many bytes of memory go to `disk` and are read back from there; 0: all stay in memory.
+  int64_t memory_bytes = 0;
+  DiskOptions disk;
 };
 
 struct CapacityReport {
   double parameters = 0;
   int64_t ids = 0, dim = 0;
   double virtual_bytes = 0;  // of all ids, were they resident
-  int64_t touched_rows = 0, resident_bytes = 0, disk_bytes = 0;
+  int64_t touched_rows = 0, resident_rows = 0, resident_bytes = 0, disk_bytes = 0;
   std::vector<double> sizes;          // parameters: a sixteenth to the whole
   std::vector<double> samples_per_s;  // at these sizes: get and put of `slots` rows per sample
   double flatness = 0;                // largest deviation from their mean, as a fraction
   int64_t readback_errors = 0;
 };
 
-// `progress(done, total)` in rows, may be null. Fails when memory does not hold the touched rows.
+// `progress(done, total)` in rows, may be null. Fails when memory, or the disk, does not hold the touched rows.
 Result<CapacityReport> measure_capacity(const CapacityOptions& options,
                                         const std::function<void(int64_t, int64_t)>& progress = nullptr);
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 namespace tessera::recsys {
 namespace {
 
@@ -14,6 +16,21 @@ TEST(CapacityTest, AHundredTrillionParametersAreAddressedAndTouchedRowsReadBack)
   EXPECT_EQ(report->samples_per_s.size(), 5u);
   EXPECT_DOUBLE_EQ(report->virtual_bytes, 781.25e9 * 140);
   EXPECT_LT(report->resident_bytes, 60'000 * 200);
+}
+
+TEST(CapacityTest, RowsBeyondTheMemoryReadBackFromDisk) {
+  const std::string folder = std::filesystem::temp_directory_path();
+  CapacityOptions options{.touched_rows = 60'000, .measured_rows = 20'000, .rounds = 1};
+  options.memory_bytes = 2'000'000;
+  options.disk.folder = folder;
+  auto report = measure_capacity(options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->touched_rows, 60'000);
+  EXPECT_LT(report->resident_rows, 20'000);
+  EXPECT_GT(report->disk_bytes, 40'000 * 136);
+  EXPECT_EQ(report->readback_errors, 0);
+  options.disk.folder = "";
+  EXPECT_FALSE(measure_capacity(options).ok());
 }
 
 TEST(CapacityTest, TooLittleMemoryIsSaidBeforehand) {

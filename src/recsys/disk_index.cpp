@@ -22,6 +22,8 @@ void DiskIndex::insert(uint64_t hash, uint32_t slot) {
 void DiskIndex::grow() {
   std::vector<uint64_t> old = std::move(words_);
   words_.assign(std::max<size_t>(16, old.size() + old.size() / 4), 0);
+  base_.store(words_.data(), std::memory_order_relaxed);
+  size_.store(words_.size(), std::memory_order_relaxed);
   for (uint64_t word : old)
     if (word != 0) put(word);
 }

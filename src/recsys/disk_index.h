@@ -6,11 +6,13 @@
 // Threads: one at a time.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "recsys/hash.h"
+#include "recsys/prefetch.h"
 
 namespace tessera::recsys {
 
@@ -20,6 +22,11 @@ class DiskIndex {
   // `hash`: of the id, without the bits that chose the shard.
   template <class Visit>
   void for_each_match(uint64_t hash, const Visit& visit) const;
+  // Fetches what the calls below look at first. Any thread: it reads nothing, and may fetch in vain.
+  void prefetch(uint64_t hash) const {
+    const uint64_t* words = base_.load(std::memory_order_relaxed);
+    if (words != nullptr) prefetch_near(words + below(hash & kHashMask, size_.load(std::memory_order_relaxed)));
+  }
   void insert(uint64_t hash, uint32_t slot);
   // REQUIRES: the entry is there.
   void remove(uint64_t hash, uint32_t slot);
@@ -39,6 +46,8 @@ class DiskIndex {
   void grow();
 
   std::vector<uint64_t> words_;
+  std::atomic<const uint64_t*> base_{nullptr};  // of words_, for prefetch()
+  std::atomic<size_t> size_{0};
   uint64_t entries_ = 0;
 };
 

@@ -34,6 +34,7 @@ Status Table::spill(Shard& shard, std::span<const uint32_t> rows) {
   if (!status.ok())
     return status.error().within(
         fmt::format("group '{}' has no room for more rows, in memory or on disk", group_.name));
+  for (uint32_t row : rows) disk.index.prefetch(index_hash(mix64(id_of(shard.rows.record(row)))));
   for (size_t i = 0; i < rows.size(); ++i) {
     uint64_t hash = mix64(id_of(shard.rows.record(rows[i])));
     keep_for_snapshot(shard, rows[i]);
@@ -93,6 +94,8 @@ Result<const std::byte*> DiskReads::record_of(const Row& row, const DiskShard& s
 Status Table::read_ahead(const Search& found, const ShardOrder& order, size_t count, DiskReads& reads) {
   reads.rows.clear();
   std::fill_n(reads.first_of, count, int16_t{-1});
+  for (size_t i = 0; i < count; ++i)
+    if (found.record(i) == nullptr) shards_[found.shard(i)]->disk->index.prefetch(index_hash(found.hash(i)));
   std::unique_lock<std::mutex> lock;
   const Shard* locked = nullptr;
   for (size_t i = 0; i < count; ++i) {
