@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "chat/characters.h"
+#include "chat/filters.h"
 
 namespace tessera::chat {
 
@@ -68,11 +69,6 @@ Value replace_within(Budget& budget, const std::string& text, const std::string&
 }
 
 namespace {
-
-std::string text_of(Env& env, const Value& value) {
-  env.budget.text(value.extent().weight * 16);
-  return value.str();
-}
 
 // What a pattern takes its values from, in order or by name.
 class Source {

@@ -11,14 +11,14 @@ namespace tessera::chat {
 
 namespace {
 
-constexpr int kMaxDepth = 1000;
+constexpr int kMaxFrames = 1000;
 
 }  // namespace
 
 class Interpreter::Deeper {
  public:
   explicit Deeper(Interpreter& interpreter) : depth_(interpreter.depth_) {
-    if (++depth_ > kMaxDepth) throw TemplateError("it is nested too deeply");
+    if (++depth_ > kMaxFrames) throw TemplateError("it is nested too deeply");
   }
   ~Deeper() { --depth_; }
 

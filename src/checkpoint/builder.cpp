@@ -7,13 +7,12 @@
 
 #include "checkpoint/boxes.h"
 #include "checkpoint/guard.h"
+#include "checkpoint/safetensors.h"
 #include "core/file.h"
 #include "core/hash.h"
 
 namespace tessera::checkpoint {
 namespace {
-
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 
 std::span<const std::byte> bytes_of_text(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));

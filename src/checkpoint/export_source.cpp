@@ -44,10 +44,10 @@ Result<TextFiles> side_files(const fs::path& from, const char* dtype) {
   }
   auto config = texts.find("config.json");
   if (config == texts.end() || dtype == nullptr) return texts;
-  auto json = nlohmann::json::parse(config->second);
+  auto object = nlohmann::json::parse(config->second);
   for (const char* key : {"torch_dtype", "dtype"})
-    if (json.contains(key) || key == std::string_view("torch_dtype")) json[key] = dtype;
-  config->second = json.dump(2) + "\n";
+    if (object.contains(key) || key == std::string_view("torch_dtype")) object[key] = dtype;
+  config->second = object.dump(2) + "\n";
   return texts;
 }
 

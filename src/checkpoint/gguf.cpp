@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr char kMagic[] = {'G', 'G', 'U', 'F'};
+constexpr char kGgufMagic[] = {'G', 'G', 'U', 'F'};
 constexpr int kNesting = 4;  // arrays in arrays
 constexpr uint64_t kMostDimensions = 4;
 constexpr int64_t kMostElements = int64_t{1} << 40;
@@ -135,7 +135,7 @@ GgufTensor tensor_of(Reader& reader, const std::string& name) {
 void check_head(Reader& reader) {
   char magic[4];
   for (char& c : magic) c = reader.take<char>("the magic");
-  if (std::memcmp(magic, kMagic, sizeof magic) != 0)
+  if (std::memcmp(magic, kGgufMagic, sizeof magic) != 0)
     throw make_error(ErrorCode::data_loss, "the file does not begin with GGUF: it is no GGUF file, or torn");
   const auto version = reader.take<uint32_t>("the version");
   if (version == 2 || version == 3) return;
@@ -155,7 +155,7 @@ bool GgufFile::is_at(const fs::path& path) {
   if (!fs::is_regular_file(path, ignored)) return false;
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
-  return std::memcmp(magic, kMagic, sizeof magic) == 0 || path.extension() == ".gguf";
+  return std::memcmp(magic, kGgufMagic, sizeof magic) == 0 || path.extension() == ".gguf";
 }
 
 Result<GgufFile> GgufFile::open(const fs::path& path) {

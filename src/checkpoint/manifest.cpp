@@ -12,7 +12,7 @@
 namespace tessera::checkpoint {
 namespace {
 
-constexpr const char* kFormat = "tessera-checkpoint";
+constexpr const char* kManifestFormat = "tessera-checkpoint";
 constexpr const char* kOwnHash = "manifest_xxh3";
 
 uint64_t hash_of(const std::string& text) {
@@ -51,18 +51,18 @@ nlohmann::json array_json(const ManifestArray& entry, const Manifest& manifest) 
           {"extents", std::move(extents)}};
 }
 
-Result<ManifestArray> parse_array(const nlohmann::json& json, const std::map<std::string, size_t>& file_at) {
+Result<ManifestArray> parse_array(const nlohmann::json& object, const std::map<std::string, size_t>& file_at) {
   ManifestArray entry;
   PlannedArray& array = entry.array;
-  array.tensor = json.at("tensor").get<std::string>();
-  TESSERA_ASSIGN_OR_RETURN(array.content, parse_content(json.at("content").get<std::string>()));
-  TESSERA_ASSIGN_OR_RETURN(array.dtype, parse_stored_name(json.at("dtype").get<std::string>()));
-  array.shape = json.at("shape").get<std::vector<int64_t>>();
-  array.file = file_at.at(json.at("file").get<std::string>());
-  array.begin = json.at("begin").get<int64_t>();
+  array.tensor = object.at("tensor").get<std::string>();
+  TESSERA_ASSIGN_OR_RETURN(array.content, parse_content(object.at("content").get<std::string>()));
+  TESSERA_ASSIGN_OR_RETURN(array.dtype, parse_stored_name(object.at("dtype").get<std::string>()));
+  array.shape = object.at("shape").get<std::vector<int64_t>>();
+  array.file = file_at.at(object.at("file").get<std::string>());
+  array.begin = object.at("begin").get<int64_t>();
   if (array.content && array.dtype != at::kFloat)
     return make_error(ErrorCode::data_loss, "{} of {} is not float32", to_string(array.content), array.tensor);
-  for (const auto& part : json.at("extents")) {
+  for (const auto& part : object.at("extents")) {
     HashedExtent extent;
     extent.box.offset = part.at("offset").get<std::vector<int64_t>>();
     extent.box.size = part.at("size").get<std::vector<int64_t>>();
@@ -73,25 +73,25 @@ Result<ManifestArray> parse_array(const nlohmann::json& json, const std::map<std
   return entry;
 }
 
-Status check_identity(nlohmann::json& json) {
-  if (json.value("format", "") != kFormat)
+Status check_identity(nlohmann::json& object) {
+  if (object.value("format", "") != kManifestFormat)
     return make_error(ErrorCode::data_loss, "is not the manifest of a checkpoint");
-  if (json.at("version").get<int>() != kManifestVersion)
-    return invalid("has format version {}, but this program reads version {}", json.at("version").dump(),
+  if (object.at("version").get<int>() != kManifestVersion)
+    return invalid("has format version {}, but this program reads version {}", object.at("version").dump(),
                    kManifestVersion);
-  auto expected = json.at(kOwnHash).get<std::string>();
-  json.erase(kOwnHash);
-  std::string got = hex(hash_of(json.dump()));
+  auto expected = object.at(kOwnHash).get<std::string>();
+  object.erase(kOwnHash);
+  std::string got = hex(hash_of(object.dump()));
   if (got == expected) return {};
   return make_error(ErrorCode::data_loss, "has hash {} but says {}", got, expected);
 }
 
-Result<Manifest> parse_json(nlohmann::json json) {
-  TESSERA_RETURN_IF_ERROR(check_identity(json));
+Result<Manifest> parse_json(nlohmann::json object) {
+  TESSERA_RETURN_IF_ERROR(check_identity(object));
   Manifest manifest;
   std::map<std::string, size_t> file_at;
-  manifest.step = json.at("step").get<int64_t>();
-  for (const auto& entry : json.at("files")) {
+  manifest.step = object.at("step").get<int64_t>();
+  for (const auto& entry : object.at("files")) {
     ManifestFile file{.name = entry.at("name").get<std::string>(),
                       .bytes = entry.at("bytes").get<int64_t>(),
                       .hashed_bytes = entry.at("hashed_bytes").get<int64_t>()};
@@ -99,7 +99,7 @@ Result<Manifest> parse_json(nlohmann::json json) {
     file_at[file.name] = manifest.files.size();
     manifest.files.push_back(std::move(file));
   }
-  for (const auto& entry : json.at("arrays")) {
+  for (const auto& entry : object.at("arrays")) {
     TESSERA_ASSIGN_OR_RETURN(ManifestArray array, parse_array(entry, file_at));
     manifest.arrays.push_back(std::move(array));
   }
@@ -151,13 +151,13 @@ Result<std::string> to_text(const Manifest& manifest) {
                        {"hashed_bytes", file.hashed_bytes},
                        {"xxh3", hex(file.hash)}});
     for (const ManifestArray& array : manifest.arrays) arrays.push_back(array_json(array, manifest));
-    nlohmann::json json = {{"format", kFormat},
-                           {"version", kManifestVersion},
-                           {"step", manifest.step},
-                           {"files", std::move(files)},
-                           {"arrays", std::move(arrays)}};
-    json[kOwnHash] = hex(hash_of(json.dump()));
-    return json.dump(1) + "\n";
+    nlohmann::json object = {{"format", kManifestFormat},
+                             {"version", kManifestVersion},
+                             {"step", manifest.step},
+                             {"files", std::move(files)},
+                             {"arrays", std::move(arrays)}};
+    object[kOwnHash] = hex(hash_of(object.dump()));
+    return object.dump(1) + "\n";
   });
 }
 
@@ -169,7 +169,7 @@ std::string describe_mismatch(const Manifest& manifest, const ManifestArray& arr
 }
 
 bool is_manifest(std::string_view text) {
-  return text.find(kFormat) != std::string_view::npos;
+  return text.find(kManifestFormat) != std::string_view::npos;
 }
 
 Result<Manifest> parse_manifest(std::string_view text) {

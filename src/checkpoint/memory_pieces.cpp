@@ -16,7 +16,7 @@ namespace {
 constexpr std::string_view kMagic = "TESSPCS1";
 constexpr size_t kHashedFrom = 16, kFixedBytes = 24;  // magic, hash, length of the header
 
-Error torn(std::string_view what) {
+Error torn_pieces(std::string_view what) {
   return make_error(ErrorCode::data_loss, "bytes of pieces: {}; take the snapshot of another rank", what);
 }
 
@@ -59,14 +59,14 @@ Result<Piece> parse_piece(const nlohmann::json& entry) {
   return piece;
 }
 
-Result<ParsedPieces> parse(std::span<const std::byte> bytes) {
+Result<ParsedPieces> parse_or_throw(std::span<const std::byte> bytes) {
   if (bytes.size() < kFixedBytes || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
-    return torn(fmt::format("{} bytes without the mark {}", bytes.size(), kMagic));
+    return torn_pieces(fmt::format("{} bytes without the mark {}", bytes.size(), kMagic));
   uint64_t expected = load_u64(bytes, kMagic.size()), got = hash64(bytes.subspan(kHashedFrom));
-  if (expected != got) return torn(fmt::format("hash is {} but should be {}", hex(got), hex(expected)));
+  if (expected != got) return torn_pieces(fmt::format("hash is {} but should be {}", hex(got), hex(expected)));
   auto rest = bytes.subspan(kFixedBytes);
   uint64_t header_bytes = load_u64(bytes, kHashedFrom);
-  if (header_bytes > rest.size()) return torn("the header is longer than the bytes");
+  if (header_bytes > rest.size()) return torn_pieces("the header is longer than the bytes");
   const char* text = reinterpret_cast<const char*>(rest.data());
   auto header = nlohmann::json::parse(text, text + header_bytes);
   rest = rest.subspan(header_bytes);
@@ -74,13 +74,13 @@ Result<ParsedPieces> parse(std::span<const std::byte> bytes) {
   for (const auto& entry : header.at("pieces")) {
     TESSERA_ASSIGN_OR_RETURN(Piece piece, parse_piece(entry));
     size_t size = static_cast<size_t>(piece.box.elements()) * sizeof(float);
-    if (size > rest.size()) return torn(fmt::format("values of {} are cut off", piece.tensor));
+    if (size > rest.size()) return torn_pieces(fmt::format("values of {} are cut off", piece.tensor));
     piece.values = at::empty({piece.box.elements()}, at::kFloat);
     std::memcpy(piece.values.mutable_data_ptr(), rest.data(), size);
     rest = rest.subspan(size);
     TESSERA_RETURN_IF_ERROR(parsed.pieces.add(std::move(piece)));
   }
-  if (!rest.empty()) return torn(fmt::format("{} bytes too many", rest.size()));
+  if (!rest.empty()) return torn_pieces(fmt::format("{} bytes too many", rest.size()));
   return parsed;
 }
 
@@ -187,7 +187,7 @@ Result<std::vector<std::byte>> serialise_pieces(std::span<const Piece> pieces, s
 }
 
 Result<ParsedPieces> parse_pieces(std::span<const std::byte> bytes) {
-  return guarded("bytes of pieces", [&] { return parse(bytes); });
+  return guarded("bytes of pieces", [&] { return parse_or_throw(bytes); });
 }
 
 }  // namespace tessera::checkpoint

@@ -22,7 +22,7 @@ using kernels::QuantKind;
 using kernels::QuantShape;
 using nlohmann::json;
 
-constexpr const char* kFormat = "tessera-packed";
+constexpr const char* kPackedFormat = "tessera-packed";
 constexpr int64_t kCopiedAtOnce = int64_t{4} << 20;  // bytes
 constexpr int64_t kMost = int64_t{1} << 31;          // of a dimension: keeps products of sizes within 64 bits
 constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset};
@@ -37,7 +37,7 @@ Error broken(const std::string& what) {
   return {ErrorCode::data_loss, fmt::format("{}: {}; export the model again", kPackedManifest, what)};
 }
 
-Result<PackedTensor> parse_tensor(const std::string& name, const json& entry) {
+Result<PackedTensor> parse_packed_tensor(const std::string& name, const json& entry) {
   PackedTensor tensor{.shape = {}, .xxh3 = entry.at("xxh3").get<std::string>()};
   if (!entry.contains("kind")) return tensor;
   auto kind = kind_named(entry["kind"].get<std::string>());
@@ -78,8 +78,10 @@ std::string to_text(const PackedIndex& index) {
     entry["kind"] = kernels::to_string(tensor.shape->kind);
     entry["n"] = tensor.shape->n, entry["k"] = tensor.shape->k, entry["blocks"] = tensor.shape->blocks;
   }
-  json value = {
-      {"format", kFormat}, {"version", 1}, {"tp_blocks", index.tp_blocks}, {"head_xxh3", index.head_xxh3}};
+  json value = {{"format", kPackedFormat},
+                {"version", 1},
+                {"tp_blocks", index.tp_blocks},
+                {"head_xxh3", index.head_xxh3}};
   value["tensors"] = std::move(tensors);
   return value.dump(1) + "\n";
 }
@@ -87,13 +89,13 @@ std::string to_text(const PackedIndex& index) {
 Result<PackedIndex> parse_packed_index(const std::string& text) {
   try {
     json value = json::parse(text);
-    if (value.at("format") != kFormat || value.at("version") != 1)
+    if (value.at("format") != kPackedFormat || value.at("version") != 1)
       return broken(fmt::format("format {} version {}, expected {} version 1", value["format"].dump(),
-                                value["version"].dump(), kFormat));
+                                value["version"].dump(), kPackedFormat));
     PackedIndex index{.tp_blocks = value.at("tp_blocks"), .head_xxh3 = value.at("head_xxh3"), .tensors = {}};
     if (index.tp_blocks < 1 || index.tp_blocks > 1024) return broken("tp_blocks is not 1 to 1024");
     for (const auto& [name, entry] : value.at("tensors").items()) {
-      TESSERA_ASSIGN_OR_RETURN(index.tensors[name], parse_tensor(name, entry));
+      TESSERA_ASSIGN_OR_RETURN(index.tensors[name], parse_packed_tensor(name, entry));
     }
     return index;
   } catch (const json::exception& error) {

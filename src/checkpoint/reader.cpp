@@ -12,7 +12,7 @@
 namespace tessera::checkpoint {
 namespace {
 
-constexpr size_t kProblemsShown = 3;
+constexpr size_t kMissingShown = 3;
 
 std::string name_of(const std::filesystem::path& checkpoint) {
   return checkpoint.filename().string();
@@ -164,7 +164,7 @@ Status CheckpointReader::check_against(const std::vector<TensorSpec>& inventory)
                                      describe_shape(shape), describe_shape(tensor.shape)));
   }
   if (problems.empty()) return {};
-  size_t shown = std::min(problems.size(), kProblemsShown), count = problems.size();
+  size_t shown = std::min(problems.size(), kMissingShown), count = problems.size();
   problems.resize(shown);
   return invalid("checkpoint {} is of another model ({} of {} tensors differ): {}{}", name_of(directory_),
                  count, inventory.size(), fmt::join(problems, "; "), count > shown ? "; ..." : "");

@@ -122,10 +122,10 @@ Result<nlohmann::json> parse_json_header(std::span<const std::byte> text) {
     return true;
   };
   const char* begin = reinterpret_cast<const char*>(text.data());
-  auto json = nlohmann::json::parse(begin, begin + text.size(), watch, false);
-  if (json.is_discarded() || !json.is_object()) return torn("the header is not a JSON object");
+  auto object = nlohmann::json::parse(begin, begin + text.size(), watch, false);
+  if (object.is_discarded() || !object.is_object()) return torn("the header is not a JSON object");
   if (!twice.empty()) return torn("the header names tensor {} twice", twice);
-  return json;
+  return object;
 }
 
 Result<SafetensorsHeader> parse_header(std::span<const std::byte> head, int64_t file_bytes) {
@@ -138,10 +138,10 @@ Result<SafetensorsHeader> parse_header(std::span<const std::byte> head, int64_t 
                 length);
   if (length > static_cast<uint64_t>(file_bytes - kLengthBytes) || length > head.size() - kLengthBytes)
     return torn("truncated: the header is {} bytes long but the file ends at byte {}", length, file_bytes);
-  TESSERA_ASSIGN_OR_RETURN(auto json, parse_json_header(head.subspan(kLengthBytes, length)));
+  TESSERA_ASSIGN_OR_RETURN(auto object, parse_json_header(head.subspan(kLengthBytes, length)));
   SafetensorsHeader header;
   header.data_begin = kLengthBytes + static_cast<int64_t>(length);
-  for (const auto& [name, entry] : json.items()) {
+  for (const auto& [name, entry] : object.items()) {
     if (name == "__metadata__") {
       if (!entry.is_object()) return torn("__metadata__ is not an object");
       for (const auto& [key, value] : entry.items())

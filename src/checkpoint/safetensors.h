@@ -16,6 +16,9 @@
 
 namespace tessera::checkpoint {
 
+// Beside several files of a model: which file holds which tensor.
+inline constexpr const char* kIndexFile = "model.safetensors.index.json";
+
 struct StoredTensor {
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> shape;

@@ -26,25 +26,25 @@ nlohmann::json work_json(const Work& work) {
           {"seq_chunks", work.seq_chunks}};
 }
 
-Result<Work> parse_work(const nlohmann::json& json) {
-  Work work{.seq = json.at("seq").get<int64_t>(),
-            .micro_batch = json.at("micro_batch").get<int64_t>(),
-            .global_batch = json.at("global_batch").get<int64_t>(),
-            .tp_blocks = json.at("tp_blocks").get<int64_t>(),
-            .seq_chunks = json.at("seq_chunks").get<int64_t>()};
-  TESSERA_ASSIGN_OR_RETURN(work.precision, parse_name(json.at("precision").get<std::string>(),
+Result<Work> parse_work(const nlohmann::json& object) {
+  Work work{.seq = object.at("seq").get<int64_t>(),
+            .micro_batch = object.at("micro_batch").get<int64_t>(),
+            .global_batch = object.at("global_batch").get<int64_t>(),
+            .tp_blocks = object.at("tp_blocks").get<int64_t>(),
+            .seq_chunks = object.at("seq_chunks").get<int64_t>()};
+  TESSERA_ASSIGN_OR_RETURN(work.precision, parse_name(object.at("precision").get<std::string>(),
                                                       std::array{Precision::float32, Precision::bf16}));
-  TESSERA_ASSIGN_OR_RETURN(work.numerics, parse_name(json.at("numerics").get<std::string>(),
+  TESSERA_ASSIGN_OR_RETURN(work.numerics, parse_name(object.at("numerics").get<std::string>(),
                                                      std::array{Numerics::exact, Numerics::fast}));
   return work;
 }
 
-Result<TrainingRecord> parse(const nlohmann::json& json) {
-  TrainingRecord record{.step = json.at("step").get<int64_t>(), .seed = json.at("seed").get<uint64_t>()};
-  TESSERA_ASSIGN_OR_RETURN(record.work, parse_work(json.at("work")));
-  TESSERA_ASSIGN_OR_RETURN(record.layout, parse_layout(json.at("layout").get<std::string>()));
-  record.optimizer = json.at("optimizer").get<std::string>();
-  if (json.contains("extra")) record.extra = json.at("extra").dump();
+Result<TrainingRecord> parse_record(const nlohmann::json& object) {
+  TrainingRecord record{.step = object.at("step").get<int64_t>(), .seed = object.at("seed").get<uint64_t>()};
+  TESSERA_ASSIGN_OR_RETURN(record.work, parse_work(object.at("work")));
+  TESSERA_ASSIGN_OR_RETURN(record.layout, parse_layout(object.at("layout").get<std::string>()));
+  record.optimizer = object.at("optimizer").get<std::string>();
+  if (object.contains("extra")) record.extra = object.at("extra").dump();
   return record;
 }
 
@@ -52,18 +52,18 @@ Result<TrainingRecord> parse(const nlohmann::json& json) {
 
 Result<std::string> to_text(const TrainingRecord& record) {
   return guarded(kTrainingFile, [&]() -> Result<std::string> {
-    nlohmann::json json = {{"step", record.step},
-                           {"seed", record.seed},
-                           {"work", work_json(record.work)},
-                           {"layout", to_string(record.layout)},
-                           {"optimizer", record.optimizer}};
-    if (!record.extra.empty()) json["extra"] = nlohmann::json::parse(record.extra);
-    return json.dump(2) + "\n";
+    nlohmann::json object = {{"step", record.step},
+                             {"seed", record.seed},
+                             {"work", work_json(record.work)},
+                             {"layout", to_string(record.layout)},
+                             {"optimizer", record.optimizer}};
+    if (!record.extra.empty()) object["extra"] = nlohmann::json::parse(record.extra);
+    return object.dump(2) + "\n";
   });
 }
 
 Result<TrainingRecord> parse_training_record(std::string_view text) {
-  auto parsed = guarded(kTrainingFile, [&] { return parse(nlohmann::json::parse(text)); });
+  auto parsed = guarded(kTrainingFile, [&] { return parse_record(nlohmann::json::parse(text)); });
   if (parsed || parsed.error().code != ErrorCode::internal) return parsed;
   return Error{ErrorCode::data_loss, parsed.error().message};
 }

@@ -16,19 +16,18 @@ namespace tessera::checkpoint {
 namespace {
 
 constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr size_t kProblemsShown = 3;
 
 using FileOf = std::map<std::string, std::string>;  // tensor to file
 
 Result<FileOf> parse_index(const std::filesystem::path& path) {
   TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(path));
-  auto json = nlohmann::json::parse(text, nullptr, false);
-  if (json.is_discarded() || !json.is_object() || !json.contains("weight_map") ||
-      !json["weight_map"].is_object())
+  auto object = nlohmann::json::parse(text, nullptr, false);
+  if (object.is_discarded() || !object.is_object() || !object.contains("weight_map") ||
+      !object["weight_map"].is_object())
     return make_error(ErrorCode::data_loss, "{}: not a JSON object with a weight_map", path.string());
   FileOf files;
-  for (const auto& [name, file] : json["weight_map"].items()) {
+  for (const auto& [name, file] : object["weight_map"].items()) {
     // A name with a folder could lead out of the model's directory.
     bool plain = file.is_string() &&
                  std::filesystem::path(file.get<std::string>()).filename() == file.get<std::string>();

@@ -16,7 +16,7 @@ extern char** environ;
 namespace tessera {
 namespace {
 
-constexpr const char* kToken = "job token";
+constexpr const char* kJobToken = "job token";
 constexpr int64_t kRanks = 3;
 
 struct WorkerArguments {
@@ -57,7 +57,7 @@ Status read_what_a_finished_process_sent(Group& group, Store& store) {
 
 Status behave(const WorkerArguments& arguments, Store& store) {
   GroupOptions options = comm::test_options("faults", arguments.rank, kRanks);
-  options.token = kToken;
+  options.token = kJobToken;
   options.transport = arguments.transport == "tcp" ? GroupOptions::tcp : GroupOptions::shared_memory;
   TESSERA_ASSIGN_OR_RETURN(auto group, make_process_group(store, options));
   group->set_timeout(arguments.timeout_s);
@@ -69,7 +69,7 @@ Status behave(const WorkerArguments& arguments, Store& store) {
 // Leaves code, time and text of the outcome in the store.
 int worker_main(char** words) {
   WorkerArguments arguments{std::atoi(words[0]), words[1], words[2], std::atoll(words[3]), std::atof(words[4])};
-  auto store = connect_store("127.0.0.1", arguments.port, kToken, Deadline::after(5));
+  auto store = connect_store("127.0.0.1", arguments.port, kJobToken, Deadline::after(5));
   if (!store) return 3;
   Status status = behave(arguments, **store);
   int64_t now_ns = Clock::now().time_since_epoch().count();  // one clock for all processes of a host
@@ -87,7 +87,7 @@ struct Outcome {
 class Processes : public testing::TestWithParam<const char*> {
  protected:
   void start(const std::string& behaviour, double timeout_s = 20) {
-    auto started = StoreServer::start("127.0.0.1", 0, kToken);
+    auto started = StoreServer::start("127.0.0.1", 0, kJobToken);
     ASSERT_TRUE(started.ok()) << started.error().message;
     server_ = std::move(*started);
     for (int64_t rank = 0; rank < kRanks; ++rank) spawn(behaviour, rank, timeout_s);

@@ -12,17 +12,17 @@ uint64_t pair_key(int32_t left, int32_t right) {
 }
 
 // A symbol of the word in a doubly linked list; merged-away symbols have id -1.
-struct Symbol {
+struct MergedSymbol {
   int32_t id;
   int32_t previous, next;
 };
 
 // A pair that may be merged; stale when its symbols have changed since.
-struct Candidate {
+struct RankedPair {
   int32_t rank;
   int32_t left;    // index of the left symbol
   int32_t merged;  // the id it would become
-  bool operator>(const Candidate& other) const {
+  bool operator>(const RankedPair& other) const {
     return rank != other.rank ? rank > other.rank : left > other.left;
   }
 };
@@ -39,7 +39,7 @@ const BytePairs::Merge* BytePairs::find(int32_t left, int32_t right) const {
 }
 
 void BytePairs::encode(std::string_view word, std::vector<int64_t>& ids) const {
-  std::vector<Symbol> symbols;
+  std::vector<MergedSymbol> symbols;
   symbols.reserve(word.size());
   for (char byte : word) {
     int32_t id = byte_ids_[static_cast<unsigned char>(byte)];
@@ -49,21 +49,21 @@ void BytePairs::encode(std::string_view word, std::vector<int64_t>& ids) const {
   if (symbols.empty()) return;
   symbols.back().next = -1;
 
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
+  std::priority_queue<RankedPair, std::vector<RankedPair>, std::greater<>> queue;
   auto offer = [&](int32_t left) {
     if (left < 0 || symbols[static_cast<size_t>(left)].next < 0) return;
-    const Symbol& symbol = symbols[static_cast<size_t>(left)];
+    const MergedSymbol& symbol = symbols[static_cast<size_t>(left)];
     if (const Merge* merge = find(symbol.id, symbols[static_cast<size_t>(symbol.next)].id))
       queue.push({merge->rank, left, merge->merged});
   };
   for (size_t i = 0; i + 1 < symbols.size(); ++i) offer(static_cast<int32_t>(i));
 
   while (!queue.empty()) {
-    Candidate best = queue.top();
+    RankedPair best = queue.top();
     queue.pop();
-    Symbol& left = symbols[static_cast<size_t>(best.left)];
+    MergedSymbol& left = symbols[static_cast<size_t>(best.left)];
     if (left.id < 0 || left.next < 0) continue;
-    Symbol& right = symbols[static_cast<size_t>(left.next)];
+    MergedSymbol& right = symbols[static_cast<size_t>(left.next)];
     const Merge* merge = find(left.id, right.id);
     if (merge == nullptr || merge->rank != best.rank) continue;
     left.id = merge->merged;

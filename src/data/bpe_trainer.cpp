@@ -13,18 +13,18 @@ namespace tessera::data {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr int64_t kProgressBytes = 1 << 18;
+constexpr int64_t kReportBytes = 1 << 18;
 constexpr int64_t kProgressMerges = 16;
 
 // Tokens by id, in the visible alphabet.
-struct Vocabulary {
+struct LearntVocabulary {
   std::vector<std::string> tokens;
   std::array<int32_t, 256> byte_ids{};
   std::vector<std::string> merges;  // "left right"
 };
 
-Vocabulary first_tokens(const std::vector<std::string>& special) {
-  Vocabulary vocabulary{.tokens = special};
+LearntVocabulary first_tokens(const std::vector<std::string>& special) {
+  LearntVocabulary vocabulary{.tokens = special};
   std::map<std::string, int> by_character;  // UTF-8 sorts as code points do
   for (int byte = 0; byte < 256; ++byte) {
     char raw = static_cast<char>(byte);
@@ -42,7 +42,7 @@ Json added_token(int64_t id, const std::string& content) {
           {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
-std::string tokenizer_json(const Vocabulary& vocabulary, size_t num_special) {
+std::string tokenizer_json(const LearntVocabulary& vocabulary, size_t num_special) {
   Json ids = Json::object(), added = Json::array();
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) ids[vocabulary.tokens[id]] = id;
   for (size_t id = 0; id < num_special; ++id)
@@ -73,7 +73,7 @@ std::string tokenizer_config_json(const std::string& end_of_text) {
   return root.dump(1) + "\n";
 }
 
-void learn_merges(PairMerger& merger, const BpeTrainer::Options& options, Vocabulary& vocabulary,
+void learn_merges(PairMerger& merger, const BpeTrainer::Options& options, LearntVocabulary& vocabulary,
                   const BpeTrainer::Progress& progress) {
   std::unordered_map<std::string, int32_t> ids;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id)
@@ -117,7 +117,7 @@ void BpeTrainer::add_text(std::string_view text, const Progress& progress) {
 }
 
 void BpeTrainer::add_plain(std::string_view text, int64_t offset, int64_t total, const Progress& progress) {
-  int64_t next_report = kProgressBytes;
+  int64_t next_report = kReportBytes;
   pattern_.split(text, [&](std::string_view word, bool) {
     if (auto found = counts_.find(word); found != counts_.end()) {
       ++found->second;
@@ -127,13 +127,13 @@ void BpeTrainer::add_plain(std::string_view text, int64_t offset, int64_t total,
     auto done = word.data() - text.data();
     if (!progress || done < next_report) return;
     progress(offset + done, total);
-    next_report = done + kProgressBytes;
+    next_report = done + kReportBytes;
   });
 }
 
 Result<TrainedTokenizer> BpeTrainer::train(const Progress& progress) const {
   if (counts_.empty()) return invalid("there is no text to learn a vocabulary from");
-  Vocabulary vocabulary = first_tokens(options_.special_tokens);
+  LearntVocabulary vocabulary = first_tokens(options_.special_tokens);
   PairMerger merger;
   for (const auto& [word, count] : counts_) {
     std::vector<int32_t> symbols;

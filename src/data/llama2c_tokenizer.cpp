@@ -17,17 +17,17 @@ constexpr int64_t kBos = 1, kEos = 2, kFirstByte = 3;
 constexpr int32_t kMostTokenBytes = 4096;
 
 // A neighbouring pair whose joined text is a token. The best score first, then the leftmost.
-struct Candidate {
+struct ScoredPair {
   float score;
   int32_t left;
   size_t bytes;  // of the pair when it was offered: another size means it is stale
   int64_t merged;
-  bool operator<(const Candidate& other) const {
+  bool operator<(const ScoredPair& other) const {
     return score != other.score ? score < other.score : left > other.left;
   }
 };
 
-struct Symbol {
+struct ScoredSymbol {
   int64_t id;
   size_t begin, size;  // in the text; bytes of fallback symbols too
   int32_t previous, next;
@@ -58,24 +58,24 @@ class ScoredTokenizer : public Tokenizer {
     if (text.empty()) return ids;
     std::string spaced = " ";
     spaced += text;
-    std::vector<Symbol> symbols = characters(spaced);
+    std::vector<ScoredSymbol> symbols = characters(spaced);
     merge(spaced, symbols);
-    for (const Symbol& symbol : symbols)
+    for (const ScoredSymbol& symbol : symbols)
       if (symbol.alive) ids.push_back(symbol.id);
     return ids;
   }
 
  private:
-  std::vector<Symbol> characters(std::string_view text) const;
-  void merge(std::string_view text, std::vector<Symbol>& symbols) const;
+  std::vector<ScoredSymbol> characters(std::string_view text) const;
+  void merge(std::string_view text, std::vector<ScoredSymbol>& symbols) const;
 
   std::vector<float> scores_;
   std::unordered_map<std::string, int64_t> pieces_;
 };
 
 // One symbol for each character in the vocabulary, one for each byte of the others.
-std::vector<Symbol> ScoredTokenizer::characters(std::string_view text) const {
-  std::vector<Symbol> symbols;
+std::vector<ScoredSymbol> ScoredTokenizer::characters(std::string_view text) const {
+  std::vector<ScoredSymbol> symbols;
   auto add = [&](int64_t id, size_t begin, size_t size, bool is_byte) {
     auto index = static_cast<int32_t>(symbols.size());
     symbols.push_back({id, begin, size, index - 1, index + 1, is_byte});
@@ -95,12 +95,12 @@ std::vector<Symbol> ScoredTokenizer::characters(std::string_view text) const {
   return symbols;
 }
 
-void ScoredTokenizer::merge(std::string_view text, std::vector<Symbol>& symbols) const {
-  auto at = [&](int32_t index) -> Symbol& { return symbols[static_cast<size_t>(index)]; };
-  std::priority_queue<Candidate> queue;
+void ScoredTokenizer::merge(std::string_view text, std::vector<ScoredSymbol>& symbols) const {
+  auto at = [&](int32_t index) -> ScoredSymbol& { return symbols[static_cast<size_t>(index)]; };
+  std::priority_queue<ScoredPair> queue;
   auto offer = [&](int32_t left) {
     if (left < 0 || at(left).next < 0) return;
-    const Symbol &a = at(left), &b = at(a.next);
+    const ScoredSymbol &a = at(left), &b = at(a.next);
     if (a.is_byte || b.is_byte) return;
     auto found = pieces_.find(std::string(text.substr(a.begin, a.size + b.size)));
     if (found != pieces_.end())
@@ -108,11 +108,11 @@ void ScoredTokenizer::merge(std::string_view text, std::vector<Symbol>& symbols)
   };
   for (size_t i = 0; i < symbols.size(); ++i) offer(static_cast<int32_t>(i));
   while (!queue.empty()) {
-    Candidate best = queue.top();
+    ScoredPair best = queue.top();
     queue.pop();
-    Symbol& left = at(best.left);
+    ScoredSymbol& left = at(best.left);
     if (!left.alive || left.next < 0 || left.size + at(left.next).size != best.bytes) continue;
-    Symbol& right = at(left.next);
+    ScoredSymbol& right = at(left.next);
     right.alive = false;
     left.id = best.merged;
     left.size = best.bytes;

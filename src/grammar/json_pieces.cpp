@@ -4,7 +4,7 @@ namespace tessera::grammar {
 
 namespace {
 
-constexpr int kMaxDigits = 18, kMaxFraction = 15, kMaxExponent = 2, kMaxIndent = 20;
+constexpr int kMaxNumberDigits = 18, kMaxFraction = 15, kMaxExponent = 2, kMaxIndent = 20;
 
 }  // namespace
 
@@ -25,8 +25,9 @@ JsonPieces::JsonPieces(Grammar& grammar)
   write_character();
   write_space();
   g_.accept(write_string(g_.begin(text_)));
-  g_.accept(write_integer(g_.begin(integer_), kMaxDigits));
-  int whole = write_integer(g_.begin(number_), kMaxDigits), fraction = g_.new_state(), end = end_of_rule();
+  g_.accept(write_integer(g_.begin(integer_), kMaxNumberDigits));
+  int whole = write_integer(g_.begin(number_), kMaxNumberDigits), fraction = g_.new_state(),
+      end = end_of_rule();
   g_.skip(whole, fraction);
   g_.skip(write_digits(g_.literal(whole, "."), kMaxFraction), fraction);
   g_.skip(fraction, end);

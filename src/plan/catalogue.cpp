@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/nearest.h"
+#include "core/text.h"
 #include "core/toml.h"
 #include "plan/cluster.h"
 #include "plan/embedded.h"
@@ -41,22 +42,17 @@ bool is_path(const std::string& text) {
          std::filesystem::exists(text, ignored);
 }
 
-std::string lower(std::string text) {
-  for (char& letter : text) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  return text;
-}
-
 Result<const ModelEntry*> entry_named(const std::string& name) {
   std::vector<std::string> known;
   for (const ModelEntry& entry : model_entries()) {
     known.push_back(entry.name);
     known.insert(known.end(), entry.aliases.begin(), entry.aliases.end());
-    if (entry.name == lower(name)) return &entry;
+    if (entry.name == lower_ascii(name)) return &entry;
     for (const std::string& alias : entry.aliases)
-      if (alias == lower(name)) return &entry;
+      if (alias == lower_ascii(name)) return &entry;
   }
   return make_error(ErrorCode::not_found, "no model named '{}'{}; known: {}; or give a path", name,
-                    did_you_mean(lower(name), known), fmt::join(model_names(), ", "));
+                    did_you_mean(lower_ascii(name), known), fmt::join(model_names(), ", "));
 }
 
 }  // namespace

@@ -406,18 +406,19 @@ TEST(Search, FewerRanksGetALayoutOfEqualWork) {
 
 TEST(Report, JsonHasTheKeysOfTheDesign) {
   Request request{small_moe(), small_work(), *cluster_by_name("cpu"), 4};
-  auto json = to_json(request, *search(request), 3);
-  ASSERT_EQ(json["results"].size(), 3u);
+  auto report = to_json(request, *search(request), 3);
+  ASSERT_EQ(report["results"].size(), 3u);
   for (const char* key : {"layout", "step_time_s", "step_time_s_low", "step_time_s_high",
                           "tokens_per_s_per_gpu", "tflops_per_gpu", "mfu", "memory_gib", "fits", "goodput",
                           "time_to_train_h", "cost_usd", "energy_mwh", "co2_t", "breakdown", "provenance"})
-    EXPECT_TRUE(json["results"][0].contains(key)) << key;
+    EXPECT_TRUE(report["results"][0].contains(key)) << key;
   for (const char* key : {"dp", "fsdp", "tp", "pp", "cp", "ep", "order", "schedule", "virtual_stages",
                           "micro_batch", "recompute", "precision"})
-    EXPECT_TRUE(json["results"][0]["layout"].contains(key)) << key;
+    EXPECT_TRUE(report["results"][0]["layout"].contains(key)) << key;
   for (const char* key : {"compute", "tp", "cp", "ep", "pp", "dp", "bubble", "optimizer", "host"})
-    EXPECT_TRUE(json["results"][0]["breakdown"].contains(key)) << key;
-  for (const char* key : {"space", "evaluated", "pruned", "seconds"}) EXPECT_TRUE(json["search"].contains(key));
+    EXPECT_TRUE(report["results"][0]["breakdown"].contains(key)) << key;
+  for (const char* key : {"space", "evaluated", "pruned", "seconds"})
+    EXPECT_TRUE(report["search"].contains(key));
 }
 
 }  // namespace

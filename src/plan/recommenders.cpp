@@ -86,7 +86,7 @@ Result<Recommender> read_recommender(const std::string& name, const json& table)
   return model;
 }
 
-const json& catalogue() {
+const json& recommender_catalogue() {
   static const json root = [] {
     for (const EmbeddedFile& file : embedded_files())
       if (file.path == "recommenders.toml") return parse_toml(file.text, file.path).value().root;
@@ -99,7 +99,7 @@ const json& catalogue() {
 
 std::vector<std::string> recommender_names() {
   std::vector<std::string> names;
-  for (const auto& [name, table] : catalogue().items()) names.push_back(name);
+  for (const auto& [name, table] : recommender_catalogue().items()) names.push_back(name);
   return names;
 }
 
@@ -111,8 +111,8 @@ Result<Recommender> find_recommender(const std::string& name_or_path) {
       return invalid("{}: expected one table, named as the recommender", name_or_path);
     return read_recommender(document.root.begin().key(), *document.root.begin());
   }
-  auto found = catalogue().find(name_or_path);
-  if (found != catalogue().end()) return read_recommender(name_or_path, *found);
+  auto found = recommender_catalogue().find(name_or_path);
+  if (found != recommender_catalogue().end()) return read_recommender(name_or_path, *found);
   auto names = recommender_names();
   return make_error(ErrorCode::not_found, "no recommender named '{}'{}; known: {}; or give a TOML file",
                     name_or_path, did_you_mean(name_or_path, names), fmt::join(names, ", "));

@@ -1,13 +1,10 @@
 #include "plan/shapes.h"
 
+#include "core/numbers.h"
 #include "layout/extents.h"
 
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 double attention_elements(const ModelSpec& model, double tp) {
   double h = real(model.hidden), q = real(model.heads * model.head_dim),

@@ -7,7 +7,7 @@ using recsys_train::GetOptions;
 using recsys_train::Routing;
 using recsys_train::ServedStore;
 
-enum class Request : uint8_t { get, put, stats, digest };
+enum class ServerRequest : uint8_t { get, put, stats, digest };
 
 class RemoteServers : public recsys_train::EmbeddingServers {
  public:
@@ -27,7 +27,11 @@ class RemoteServers : public recsys_train::EmbeddingServers {
     return ask_all(
         [&](size_t server) {
           MessageWriter message;
-          return message.value(Request::get).value(group).value(options).array(routing.ids[server]).take();
+          return message.value(ServerRequest::get)
+              .value(group)
+              .value(options)
+              .array(routing.ids[server])
+              .take();
         },
         [&](size_t server, MessageReader& answer) {
           answer.array(part);
@@ -49,7 +53,7 @@ class RemoteServers : public recsys_train::EmbeddingServers {
     return ask_all([&](size_t server) {
       recsys_train::gather(gradients, routing.positions[server], dim, part);
       MessageWriter message;
-      message.value(Request::put).value(group).value(options).array(routing.ids[server]);
+      message.value(ServerRequest::put).value(group).value(options).array(routing.ids[server]);
       return message.array(part).take();
     });
   }
@@ -57,7 +61,7 @@ class RemoteServers : public recsys_train::EmbeddingServers {
   Result<recsys::GroupStats> stats(int64_t group) override {
     recsys::GroupStats sum;
     TESSERA_RETURN_IF_ERROR(
-        ask_all([&](size_t) { return MessageWriter().value(Request::stats).value(group).take(); },
+        ask_all([&](size_t) { return MessageWriter().value(ServerRequest::stats).value(group).take(); },
                 [&](size_t, MessageReader& answer) {
                   recsys_train::add(answer.value<recsys::GroupStats>(), sum);
                   return Status();
@@ -67,12 +71,12 @@ class RemoteServers : public recsys_train::EmbeddingServers {
 
   Result<uint64_t> digest(int64_t group, int64_t step) override {
     uint64_t sum = 0;
-    TESSERA_RETURN_IF_ERROR(
-        ask_all([&](size_t) { return MessageWriter().value(Request::digest).value(group).value(step).take(); },
-                [&](size_t, MessageReader& answer) {
-                  sum += answer.value<uint64_t>();
-                  return Status();
-                }));
+    TESSERA_RETURN_IF_ERROR(ask_all(
+        [&](size_t) { return MessageWriter().value(ServerRequest::digest).value(group).value(step).take(); },
+        [&](size_t, MessageReader& answer) {
+          sum += answer.value<uint64_t>();
+          return Status();
+        }));
     return sum;
   }
 
@@ -134,14 +138,14 @@ std::string server_role(int64_t number) {
 
 Door::Handler serve_store(ServedStore& store) {
   return [&store](MessageReader& request) -> Result<Message> {
-    auto kind = request.value<Request>();
+    auto kind = request.value<ServerRequest>();
     auto group = request.value<int64_t>();
     if (group < 0 || group >= store.store().num_groups())
       return make_error(ErrorCode::data_loss, "group {} of {}; do all roles have the same configuration?",
                         group, store.store().num_groups());
-    if (kind == Request::get) return answer_get(store, group, request);
-    if (kind == Request::put) return answer_put(store, group, request);
-    if (kind == Request::stats) return MessageWriter().value(store.store().stats(group)).take();
+    if (kind == ServerRequest::get) return answer_get(store, group, request);
+    if (kind == ServerRequest::put) return answer_put(store, group, request);
+    if (kind == ServerRequest::stats) return MessageWriter().value(store.store().stats(group)).take();
     TESSERA_ASSIGN_OR_RETURN(uint64_t sum, store.digest(group, request.value<int64_t>()));
     return MessageWriter().value(sum).take();
   };

@@ -7,7 +7,7 @@ using recsys_train::BatchKey;
 using recsys_train::DenseInput;
 using recsys_train::EmbeddingWorker;
 
-enum class Request : uint8_t { load, look_up, give_back, stats, digest };
+enum class WorkerRequest : uint8_t { load, look_up, give_back, stats, digest };
 
 class RemoteWorker : public EmbeddingWorker {
  public:
@@ -15,13 +15,13 @@ class RemoteWorker : public EmbeddingWorker {
 
   Result<int64_t> load(const BatchKey& key) override {
     TESSERA_ASSIGN_OR_RETURN(Message bytes,
-                             caller_.call(MessageWriter().value(Request::load).value(key).take()));
+                             caller_.call(MessageWriter().value(WorkerRequest::load).value(key).take()));
     return only_value<int64_t>(bytes);
   }
 
   Status look_up(const BatchKey& key, DenseInput& out) override {
     TESSERA_ASSIGN_OR_RETURN(Message bytes,
-                             caller_.call(MessageWriter().value(Request::look_up).value(key).take()));
+                             caller_.call(MessageWriter().value(WorkerRequest::look_up).value(key).take()));
     MessageReader reader(bytes);
     out.rows = reader.value<int64_t>();
     for (auto* values : {&out.labels, &out.numeric, &out.pooled, &out.wide}) reader.array(*values);
@@ -31,20 +31,20 @@ class RemoteWorker : public EmbeddingWorker {
   Status give_back(const BatchKey& key, int64_t group, std::span<const float> pooled,
                    std::span<const float> wide) override {
     MessageWriter message;
-    message.value(Request::give_back).value(key).value(group).array(pooled).array(wide);
+    message.value(WorkerRequest::give_back).value(key).value(group).array(pooled).array(wide);
     auto answer = caller_.call(message.take());
     return answer ? Status() : Status(answer.error());
   }
 
   Result<recsys::GroupStats> stats(int64_t group) override {
     TESSERA_ASSIGN_OR_RETURN(Message bytes,
-                             caller_.call(MessageWriter().value(Request::stats).value(group).take()));
+                             caller_.call(MessageWriter().value(WorkerRequest::stats).value(group).take()));
     return only_value<recsys::GroupStats>(bytes);
   }
 
   Result<uint64_t> digest(int64_t step) override {
     TESSERA_ASSIGN_OR_RETURN(Message bytes,
-                             caller_.call(MessageWriter().value(Request::digest).value(step).take()));
+                             caller_.call(MessageWriter().value(WorkerRequest::digest).value(step).take()));
     return only_value<uint64_t>(bytes);
   }
 
@@ -103,16 +103,16 @@ Result<Message> answer_digest(EmbeddingWorker& worker, MessageReader& request) {
 
 Door::Handler serve_worker(EmbeddingWorker& worker) {
   return [&worker](MessageReader& request) -> Result<Message> {
-    switch (request.value<Request>()) {
-      case Request::load:
+    switch (request.value<WorkerRequest>()) {
+      case WorkerRequest::load:
         return answer_load(worker, request);
-      case Request::look_up:
+      case WorkerRequest::look_up:
         return answer_look_up(worker, request);
-      case Request::give_back:
+      case WorkerRequest::give_back:
         return answer_give_back(worker, request);
-      case Request::stats:
+      case WorkerRequest::stats:
         return answer_stats(worker, request);
-      case Request::digest:
+      case WorkerRequest::digest:
         return answer_digest(worker, request);
     }
     return make_error(ErrorCode::data_loss, "an embedding worker does not know this request");

@@ -7,17 +7,17 @@
 namespace tessera::serve {
 namespace {
 
-const std::vector<float> kLogits = {1.0f, 3.0f, -2.0f, 0.5f};
+const std::vector<float> kPlainLogits = {1.0f, 3.0f, -2.0f, 0.5f};
 
 std::vector<float> applied(LogitRules& rules) {
-  auto row = rules.apply(kLogits);
+  auto row = rules.apply(kPlainLogits);
   return {row.begin(), row.end()};
 }
 
 TEST(LogitRules, WithoutOptionsTheRowItselfComesBack) {
   LogitRules rules({}, {3}, std::vector<int64_t>{1});
   rules.accept(2);
-  EXPECT_EQ(rules.apply(kLogits).data(), kLogits.data());
+  EXPECT_EQ(rules.apply(kPlainLogits).data(), kPlainLogits.data());
 }
 
 // OpenAI: logit - count * frequency - (count > 0) * presence. CTRL (Keskar et al. 2019), as at Hugging Face:
@@ -41,7 +41,7 @@ TEST(LogitRules, EndTokensAreHeldBackUntilMinTokens) {
     EXPECT_EQ(applied(rules)[1], -HUGE_VALF);
     rules.accept(0);
   }
-  EXPECT_EQ(applied(rules), kLogits);
+  EXPECT_EQ(applied(rules), kPlainLogits);
 }
 
 // Allows the token after the last one, then nothing.
@@ -58,18 +58,18 @@ TEST(LogitRules, ConstraintLeavesOnlyWhatItAllowsAndMayEndTheAnswer) {
   LogitRules rules({.constraint = std::make_shared<Counting>()}, {}, std::vector<int64_t>{0});
   for (int64_t token = 0; token < 3; ++token) {
     for (double temperature : {0.0, 1.0})
-      EXPECT_EQ(sample(rules.apply(kLogits), {.temperature = temperature}, token), token);
+      EXPECT_EQ(sample(rules.apply(kPlainLogits), {.temperature = temperature}, token), token);
     rules.accept(token);
   }
-  EXPECT_TRUE(rules.apply(kLogits).empty());
+  EXPECT_TRUE(rules.apply(kPlainLogits).empty());
 }
 
 TEST(Sampler, MinPKeepsWhatIsLikelyEnoughBesideTheLikeliest) {
   double share = std::exp(1.0 - 3.0);  // of token 0, beside token 1
   auto kinds = [](double min_p) {
-    std::vector<int> seen(kLogits.size());
+    std::vector<int> seen(kPlainLogits.size());
     for (int64_t position = 0; position < 4000; ++position)
-      ++seen[static_cast<size_t>(sample(kLogits, {.min_p = min_p}, position))];
+      ++seen[static_cast<size_t>(sample(kPlainLogits, {.min_p = min_p}, position))];
     return std::count_if(seen.begin(), seen.end(), [](int count) { return count > 0; });
   };
   EXPECT_EQ(kinds(share - 1e-6), 2);

@@ -1,13 +1,10 @@
 #include <algorithm>
 
+#include "core/numbers.h"
 #include "spec/blueprint.h"
 
 namespace tessera {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Mean over a sequence of `seq` of min(position, cap): the triangle, then the band.
 double capped_mean(double seq, double cap) {

@@ -82,7 +82,7 @@ MoeSpec parse_moe(const json& config, Architecture architecture, int64_t layers,
   return moe;
 }
 
-Result<ModelSpec> parse_checked(const json& config) {
+Result<ModelSpec> checked_spec(const json& config) {
   TESSERA_ASSIGN_OR_RETURN(Architecture architecture, parse_architecture(config));
   ConfigFields fields(config);
   ModelSpec spec;
@@ -164,7 +164,7 @@ bool ModelSpec::is_moe(int64_t layer) const {
 
 Result<ModelSpec> parse_model_spec(const json& config) {
   try {
-    return parse_checked(config);
+    return checked_spec(config);
   } catch (const json::exception& error) {  // a field of a type that no check above foresaw
     return invalid("config.json: {}", error.what());
   }

@@ -144,7 +144,7 @@ int64_t layer_count(ConfigFields& fields) {
   return fields.positive({"num_hidden_layers", "n_layer", "n_layers", "num_layers"});
 }
 
-Result<Blueprint> parse_checked(const json& config) {
+Result<Blueprint> checked_blueprint(const json& config) {
   TESSERA_ASSIGN_OR_RETURN(json part, language_part(config));
   ConfigFields fields(part);
   std::string type = fields.text_or("model_type", "");
@@ -211,7 +211,7 @@ std::vector<std::string> ConfigReader::texts_per_layer(const char* name) {
 
 Result<Blueprint> parse_blueprint(const json& config) {
   try {
-    return parse_checked(config);
+    return checked_blueprint(config);
   } catch (const json::exception& error) {  // a field of a type that no check above foresaw
     return invalid("config.json: {}", error.what());
   }

@@ -1,11 +1,9 @@
 #include "spec/recommender.h"
 
+#include "core/numbers.h"
+
 namespace tessera {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Width that enters the top network.
 int64_t interaction_width(const Recommender& model) {

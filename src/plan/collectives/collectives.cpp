@@ -14,14 +14,14 @@ double fill_s(double bytes) {
   return kFillS * (1 - std::exp(-bytes / kFillBytes));
 }
 
-struct Place {
+struct TierSpan {
   size_t outermost = 0;  // tier that joins all members
   double inner = 1;      // members in one innermost domain
   double outer = 1;      // innermost domains
 };
 
-Place place_of(const GpuCluster& cluster, RankGroup group) {
-  Place place;
+TierSpan place_of(const GpuCluster& cluster, RankGroup group) {
+  TierSpan place;
   auto ranks = static_cast<double>(group.ranks);
   place.inner = members_in_domain(cluster, group, 0);
   place.outer = std::ceil(ranks / place.inner);
@@ -32,14 +32,14 @@ Place place_of(const GpuCluster& cluster, RankGroup group) {
 }
 
 // What one member reaches inside the innermost domain; fewer links of a mesh lead to fewer members.
-double inner_rate(const GpuCluster& cluster, const Place& place, double sharers) {
+double inner_rate(const GpuCluster& cluster, const TierSpan& place, double sharers) {
   const LinkTier& tier = cluster.inner();
   double share = tier.mesh && tier.devices > 1 ? (place.inner - 1) / static_cast<double>(tier.devices - 1) : 1;
   return tier.bytes_per_s * cluster.efficiency.link * std::max(share, 1e-9) / sharers;
 }
 
 // What one member sends out of its domain: its own network link, less oversubscription on the way.
-double outer_rate(const GpuCluster& cluster, const Place& place, double sharers) {
+double outer_rate(const GpuCluster& cluster, const TierSpan& place, double sharers) {
   double rate = 1e300;
   for (size_t index = 1; index <= place.outermost; ++index) {
     const LinkTier& tier = cluster.tiers[index];
@@ -61,8 +61,8 @@ double ring_passes(CollectiveKind kind) {
 
 // One ring through all members: it enters and leaves each domain once per channel, on the links of all members
 // there.
-void try_ring(const GpuCluster& cluster, const Place& place, CollectiveKind kind, RankGroup group, double bytes,
-              CollectiveTime& best) {
+void try_ring(const GpuCluster& cluster, const TierSpan& place, CollectiveKind kind, RankGroup group,
+              double bytes, CollectiveTime& best) {
   auto ranks = static_cast<double>(group.ranks);
   double rate = place.inner > 1 ? inner_rate(cluster, place, group.sharers) : 1e300;
   double hops_s = (place.inner - 1) * place.outer * cluster.inner().latency_s;
@@ -74,7 +74,7 @@ void try_ring(const GpuCluster& cluster, const Place& place, CollectiveKind kind
   keep_faster(best, passes * (ranks - 1) / ranks * bytes / rate, passes * hops_s, CollectiveAlgorithm::ring);
 }
 
-void try_all_reduce_trees(const GpuCluster& cluster, const Place& place, RankGroup group, double bytes,
+void try_all_reduce_trees(const GpuCluster& cluster, const TierSpan& place, RankGroup group, double bytes,
                           CollectiveTime& best) {
   const LinkTier& inner = cluster.inner();
   double inside = inner_rate(cluster, place, group.sharers);
@@ -96,7 +96,7 @@ void try_all_reduce_trees(const GpuCluster& cluster, const Place& place, RankGro
 }
 
 // All pairs at once: what stays inside and what leaves travel on different links, at the same time.
-void try_pairwise(const GpuCluster& cluster, const Place& place, RankGroup group, double bytes,
+void try_pairwise(const GpuCluster& cluster, const TierSpan& place, RankGroup group, double bytes,
                   CollectiveTime& best) {
   auto ranks = static_cast<double>(group.ranks);
   double inside =
@@ -109,7 +109,7 @@ void try_pairwise(const GpuCluster& cluster, const Place& place, RankGroup group
   keep_faster(best, std::max(inside, outside), latency, CollectiveAlgorithm::pairwise);
 }
 
-CollectiveTime send_time(const GpuCluster& cluster, const Place& place, RankGroup group, double bytes) {
+CollectiveTime send_time(const GpuCluster& cluster, const TierSpan& place, RankGroup group, double bytes) {
   CollectiveTime time{.algorithm = CollectiveAlgorithm::pairwise};
   time.tier = static_cast<int64_t>(place.outermost);
   time.latency_s = kStartS + cluster.tiers[place.outermost].latency_s;
@@ -179,7 +179,7 @@ double hierarchical_all_reduce_s(double inner_ranks, double outer_ranks, double 
 
 CollectiveTime collective_time(const GpuCluster& cluster, CollectiveKind kind, RankGroup group, double bytes) {
   if (group.ranks <= 1 || bytes <= 0) return {};
-  Place place = place_of(cluster, group);
+  TierSpan place = place_of(cluster, group);
   if (kind == CollectiveKind::send) return send_time(cluster, place, group, bytes);
   CollectiveTime best;
   best.tier = static_cast<int64_t>(place.outermost);

@@ -19,7 +19,7 @@ std::string piece_text(const TrainingSetup& setup) {
   return text + "L";
 }
 
-void pipeline(const TrainingSetup& setup, Flags& out) {
+void megatron_pipeline(const TrainingSetup& setup, Flags& out) {
   const TrainingLayout& l = setup.layout;
   out.set("--pipeline-model-parallel-size", l.pp);
   if (l.pp == 1) return;
@@ -102,7 +102,7 @@ Result<std::string> emit_megatron(const GpuPlanRequest&, const TrainingSetup& se
       setup.model.name, l.devices(), setup.model.layers(), setup.model.hidden));
   out.set("--tensor-model-parallel-size", l.tp);
   if (l.sequence_parallel && l.tp > 1) out.flag("--sequence-parallel");
-  pipeline(setup, out);
+  megatron_pipeline(setup, out);
   if (l.cp > 1) out.set("--context-parallel-size", l.cp);
   if (l.ep > 1) out.set("--expert-model-parallel-size", l.ep);
   if (setup.model.is_moe() && l.expert_tp() != l.tp) out.set("--expert-tensor-parallel-size", l.expert_tp());

@@ -22,7 +22,7 @@ Result<std::string> schedule_name(const TrainingLayout& l) {
   }
 }
 
-Status pipeline(const TrainingSetup& setup, Flags& out) {
+Status titan_pipeline(const TrainingSetup& setup, Flags& out) {
   const TrainingLayout& l = setup.layout;
   if (l.pp == 1) {
     out.set("--training.local_batch_size", l.micro_batch);
@@ -74,7 +74,7 @@ Result<std::string> emit_torchtitan(const GpuPlanRequest&, const TrainingSetup& 
                   setup.model.name, l.devices()));
   out.set("--training.seq_len", setup.work.seq);
   out.set("--training.global_batch_size", setup.work.global_batch);
-  TESSERA_RETURN_IF_ERROR(pipeline(setup, out));
+  TESSERA_RETURN_IF_ERROR(titan_pipeline(setup, out));
   // It refuses them beside pipelines and beside the usual exchange of experts' tokens.
   if (l.pp > 1 || l.ep > 1) out.flag("--training.disable_cuda_graphs");
   data_parallel(setup, out);

@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "core/nearest.h"
+#include "core/text.h"
 #include "core/toml.h"
 #include "plan/embedded.h"
 #include "plan/hardware/gpu_cluster.h"
@@ -188,12 +189,7 @@ Status read_all(const TomlDocument& document, GpuCluster& cluster) {
   return read_tiers(document, cluster);
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
-bool is_path(const std::string& text) {
+bool is_cluster_path(const std::string& text) {
   std::error_code ignored;
   return text.find('/') != std::string::npos || text.ends_with(".toml") ||
          std::filesystem::is_regular_file(text, ignored);
@@ -215,11 +211,11 @@ const std::vector<GpuCluster>& catalogue() {
 }
 
 const GpuCluster* find(const std::string& name) {
-  std::string wanted = lower(name);
+  std::string wanted = lower_ascii(name);
   for (const GpuCluster& cluster : catalogue()) {
     if (cluster.name == wanted) return &cluster;
     for (const std::string& alias : cluster.aliases)
-      if (lower(alias) == wanted) return &cluster;
+      if (lower_ascii(alias) == wanted) return &cluster;
   }
   return nullptr;
 }
@@ -241,18 +237,18 @@ std::vector<std::string> gpu_cluster_names() {
 
 Result<GpuCluster> load_gpu_cluster(const std::string& name_or_path) {
   if (const GpuCluster* cluster = find(name_or_path)) return *cluster;
-  if (is_path(name_or_path)) {
+  if (is_cluster_path(name_or_path)) {
     TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(name_or_path));
     return parse_gpu_cluster(text, name_or_path);
   }
   auto names = gpu_cluster_names();
   return make_error(ErrorCode::not_found, "no GPU cluster named '{}'{}; known: {}; or give a TOML file",
-                    name_or_path, did_you_mean(lower(name_or_path), names), fmt::join(names, ", "));
+                    name_or_path, did_you_mean(lower_ascii(name_or_path), names), fmt::join(names, ", "));
 }
 
 bool is_gpu_cluster(const std::string& name_or_path) {
   if (find(name_or_path)) return true;
-  if (!is_path(name_or_path)) return false;
+  if (!is_cluster_path(name_or_path)) return false;
   auto text = read_file(name_or_path);
   return text.ok() && text->find("[device]") != std::string::npos;
 }

@@ -6,7 +6,7 @@
 namespace tessera::plan::recsys {
 namespace {
 
-constexpr double kIdBytes = 8, kFloat = 4;
+constexpr double kTableIdBytes = 8, kFloat = 4;
 
 // Elements that one device's batch brings home.
 double vector_elements(const Work& work, const Layout& layout) {
@@ -35,7 +35,8 @@ DeviceTablesTime device_tables_time(const Work& work, const Pools& pools, const 
   DeviceTablesTime time;
   time.look_up = load * (read + update) / (pool.device_bytes_per_s * engine.device_gather_share);
 
-  double vectors = vector_elements(work, layout) * layout.wire_bytes, sent = ids.ids * kIdBytes + 2 * vectors;
+  double vectors = vector_elements(work, layout) * layout.wire_bytes,
+         sent = ids.ids * kTableIdBytes + 2 * vectors;
   double inside = std::min(n, pool.devices_per_host), hosts = std::ceil(n / pool.devices_per_host);
   double within = (inside - 1) / n, across = (n - inside) / n;
   double network = pool.network_bytes_per_s * engine.network_share;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/numbers.h"
 #include "plan/recsys/dense.h"
 #include "plan/recsys/device_tables.h"
 
@@ -10,10 +11,6 @@ namespace tessera::plan::recsys {
 namespace {
 
 constexpr double kIdBytes = 8;
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 double row_bytes(const Work& work, const EmbeddingTable& table, const Engine& engine) {
   double state = work.state_bytes_per_row >= 0 ? work.state_bytes_per_row : 4 * real(table.dim);

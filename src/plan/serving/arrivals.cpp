@@ -76,15 +76,15 @@ Result<std::vector<Request>> read_azure(const std::string& text, const std::stri
 }
 
 Result<Request> read_mooncake_line(const std::string& line, PrefixCache& cache) {
-  auto json = nlohmann::json::parse(line, nullptr, false);
+  auto object = nlohmann::json::parse(line, nullptr, false);
   for (const char* key : {"timestamp", "input_length", "output_length"})
-    if (!json.is_object() || !json.contains(key) || !json[key].is_number())
+    if (!object.is_object() || !object.contains(key) || !object[key].is_number())
       return invalid("expected an object with numbers timestamp, input_length and output_length");
-  Request request{.arrival_s = json["timestamp"].get<double>() / 1000,
-                  .prompt = std::max<int64_t>(1, json["input_length"].get<int64_t>()),
-                  .answer = std::max<int64_t>(1, json["output_length"].get<int64_t>())};
+  Request request{.arrival_s = object["timestamp"].get<double>() / 1000,
+                  .prompt = std::max<int64_t>(1, object["input_length"].get<int64_t>()),
+                  .answer = std::max<int64_t>(1, object["output_length"].get<int64_t>())};
   std::vector<int64_t> hashes;
-  for (const auto& hash : json.value("hash_ids", nlohmann::json::array()))
+  for (const auto& hash : object.value("hash_ids", nlohmann::json::array()))
     if (hash.is_number_integer()) hashes.push_back(hash.get<int64_t>());
   // The last token of a prompt is always computed: its row gives the first answer token.
   request.cached = std::min(request.prompt - 1, cache.look_up(hashes) * kMooncakeBlock);

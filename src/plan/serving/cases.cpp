@@ -1,13 +1,13 @@
 #include "plan/serving/cases.h"
 
 #include <algorithm>
-#include <cctype>
+
+#include "core/text.h"
 
 namespace tessera::plan::serving {
 
 std::string catalogue_model(const std::string& published_name) {
-  std::string name = published_name.substr(published_name.find_last_of('/') + 1);
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string name = lower_ascii(published_name.substr(published_name.find_last_of('/') + 1));
   for (const char* tail : {"-nvfp4", "-fp8", "-instruct", "-hf"})
     if (name.ends_with(tail)) name.resize(name.size() - std::string(tail).size());
   if (name.ends_with("-instruct")) name.resize(name.size() - 9);

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/numbers.h"
+
 namespace tessera::plan::serving {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // One attention rank of one pipeline group: the unit that schedules.
 struct Lane {

@@ -1,11 +1,11 @@
 #include "plan/serving/deployment.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 
 #include "core/nearest.h"
+#include "core/text.h"
 
 namespace tessera::plan::serving {
 
@@ -26,8 +26,7 @@ Result<WeightFormat> parse_weight_format(const std::string& name) {
       {"nvfp4", WeightFormat::nvfp4},     {"fp4", WeightFormat::nvfp4},     {"mxfp4", WeightFormat::mxfp4},
       {"int4", WeightFormat::int4},       {"int4_wo", WeightFormat::int4},
   };
-  std::string lower = name;
-  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  std::string lower = lower_ascii(name);
   auto found = formats.find(lower);
   if (found != formats.end()) return found->second;
   std::vector<std::string> names;

@@ -1,20 +1,15 @@
 #include "plan/serving/engine.h"
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "core/nearest.h"
+#include "core/text.h"
 #include "core/toml.h"
 #include "plan/embedded.h"
 
 namespace tessera::plan::serving {
 namespace {
-
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
 
 Status read_number(const nlohmann::json& value, const std::string& where, double low, double high,
                    double& out) {
@@ -152,14 +147,14 @@ std::vector<std::string> EngineCatalogue::names() const {
 }
 
 Result<Engine> EngineCatalogue::find(const std::string& name, const std::string& version) const {
-  std::string wanted = lower(name);
+  std::string wanted = lower_ascii(name);
   if (wanted.starts_with("tensorrt") || wanted.starts_with("trt")) wanted = "trtllm";
   for (const auto& known : names())
     if (wanted.starts_with(known)) wanted = known;
   const Engine* best = nullptr;
   for (const Engine& engine : entries_) {
     if (engine.name != wanted) continue;
-    bool stands_for = lower(version).starts_with(lower(engine.version));
+    bool stands_for = lower_ascii(version).starts_with(lower_ascii(engine.version));
     if (stands_for && (!best || engine.version.size() > best->version.size())) best = &engine;
   }
   if (!best)

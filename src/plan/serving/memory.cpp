@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/numbers.h"
+
 namespace tessera::plan::serving {
 namespace {
 
 // Of the memory that weights and cache can have at all: the rest is the context of the device.
 constexpr double kLargestShare = 0.99;
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 double shard_bytes(const Deployment& d, const Weight& weight) {
   double elements = real(weight.elements());

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/text.h"
 #include "plan/serving/cases.h"
 
 namespace tessera::plan::serving {
@@ -35,16 +36,11 @@ std::optional<double> number_before(const std::string& text, const std::string& 
   return value;
 }
 
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
 // The first weight format named in a precision such as "NVFP4 experts, BF16 attention" or "fp8".
 std::string format_named(const std::string& text) {
   static const std::vector<std::string> known = {"nvfp4", "mxfp4", "fp4",  "fp8",
                                                  "int8",  "int4",  "bf16", "fp16"};
-  std::string words = lower(text);
+  std::string words = lower_ascii(text);
   size_t first = std::string::npos;
   std::string found;
   for (const auto& name : known) {
@@ -54,9 +50,9 @@ std::string format_named(const std::string& text) {
   return found == "fp4" ? "nvfp4" : found;
 }
 
-class Row {
+class PublishedRow {
  public:
-  Row(const CsvTable& table, const CsvRow& row) : table_(table), row_(row) {}
+  PublishedRow(const CsvTable& table, const CsvRow& row) : table_(table), row_(row) {}
   std::string text(const std::string& column) const { return table_.cell(row_, column); }
   double number(const std::string& column, double fallback = 0) const {
     return table_.number(row_, column).value_or(fallback);
@@ -76,7 +72,7 @@ class Row {
   const CsvRow& row_;
 };
 
-WorkerLayout worker_layout(const Row& row, bool second, ServingCase& c) {
+WorkerLayout worker_layout(const PublishedRow& row, bool second, ServingCase& c) {
   WorkerLayout layout{.tp = std::max<int64_t>(1, row.degree("tp", second)),
                       .pp = std::max<int64_t>(1, row.degree("pp", second)),
                       .dp = std::max<int64_t>(1, row.degree("dp", second)),
@@ -99,7 +95,7 @@ WorkerLayout worker_layout(const Row& row, bool second, ServingCase& c) {
   return layout;
 }
 
-void read_pair(const Row& row, ServingCase& c) {
+void read_pair(const PublishedRow& row, ServingCase& c) {
   std::string notes = row.text("notes");
   auto prefill = number_after(notes, "prefill workers"), decode = number_after(notes, "decode workers");
   c.disaggregated = true;
@@ -113,7 +109,7 @@ void read_pair(const Row& row, ServingCase& c) {
   c.decode_workers = *decode;
 }
 
-void read_speculation(const Row& row, ServingCase& c) {
+void read_speculation(const PublishedRow& row, ServingCase& c) {
   std::string text = row.text("notes") + " " + row.text("precision");
   if (text.find("MTP") == std::string::npos) return;
   auto depth = number_after(text, "MTP");
@@ -126,7 +122,7 @@ void read_speculation(const Row& row, ServingCase& c) {
   c.assumed["acceptance"] = "0.75 per draft token";
 }
 
-void closed_loop(const Row& row, ServingCase& c) {
+void closed_loop(const PublishedRow& row, ServingCase& c) {
   auto users = number_after(row.text("load"), "concurrency");
   if (!users) {
     c.refused = "the load names no concurrency";
@@ -146,7 +142,7 @@ void closed_loop(const Row& row, ServingCase& c) {
       .ttft_ms = row.number("ttft_ms"), .tpot_ms = row.number("tpot_ms"), .tok_s_gpu = row.number("tok_s_gpu")};
 }
 
-void open_loop(const Row& row, ServingCase& c) {
+void open_loop(const PublishedRow& row, ServingCase& c) {
   std::string load = row.text("load");
   auto rate = number_after(load, "QPS");
   auto requests = number_before(load, " requests");
@@ -163,7 +159,7 @@ void open_loop(const Row& row, ServingCase& c) {
   }
 }
 
-void fixed_batch(const Row& row, ServingCase& c) {
+void fixed_batch(const PublishedRow& row, ServingCase& c) {
   auto batch = number_after(row.text("load"), "static batch");
   if (!batch) batch = number_after(row.text("load"), "batch");
   if (!batch) {
@@ -175,7 +171,7 @@ void fixed_batch(const Row& row, ServingCase& c) {
   c.published = {.ttft_ms = row.number("ttft_ms"), .tok_s_gpu = row.number("tok_s_gpu")};
 }
 
-void read_load(const Row& row, ServingCase& c) {
+void read_load(const PublishedRow& row, ServingCase& c) {
   std::string kind = row.text("metric_kind");
   if (kind.find("max load") != std::string::npos) {
     c.traffic.arrival = Arrival::flood;
@@ -201,7 +197,7 @@ const char* unsupported_hardware(const std::string& gpu) {
   return nullptr;
 }
 
-void read_engine(const Row& row, ServingCase& c) {
+void read_engine(const PublishedRow& row, ServingCase& c) {
   std::string text = row.text("engine_version");
   size_t space = text.find(' ');
   c.engine = text.substr(0, space);
@@ -211,8 +207,8 @@ void read_engine(const Row& row, ServingCase& c) {
   if (row.text("mode").starts_with("disagg")) c.version = "disaggregated " + c.version;
 }
 
-ServingCase read_row(const CsvTable& table, const CsvRow& cells) {
-  Row row(table, cells);
+ServingCase read_published_row(const CsvTable& table, const CsvRow& cells) {
+  PublishedRow row(table, cells);
   ServingCase c;
   c.id = row.text("id");
   c.source = row.text("engine_version");
@@ -234,7 +230,7 @@ ServingCase read_row(const CsvTable& table, const CsvRow& cells) {
     c.refused = "the lengths of prompts and answers are not stated";
   if (c.refused.empty() && c.products.empty())
     c.refused = fmt::format("precision '{}' is not understood", row.text("precision"));
-  std::string device = lower(c.device.substr(0, c.device.find_first_of("-_ ")));
+  std::string device = lower_ascii(c.device.substr(0, c.device.find_first_of("-_ ")));
   c.setup = fmt::format("{}|{}|{}|{}|{}|{:.0f}x{:.0f}", c.engine, c.model, device, c.products,
                         c.disaggregated ? "disaggregated" : to_string(c.layout), row.number("isl"),
                         row.number("osl"));
@@ -246,7 +242,7 @@ ServingCase read_row(const CsvTable& table, const CsvRow& cells) {
 std::vector<ServingCase> read_published_cases(const CsvTable& table) {
   std::vector<ServingCase> cases;
   for (const CsvRow& row : table.rows) {
-    cases.push_back(read_row(table, row));
+    cases.push_back(read_published_row(table, row));
     cases.back().calibration = in_calibration_part(cases.back().setup);
   }
   return cases;

@@ -6,14 +6,11 @@
 
 #include "core/clock.h"
 #include "core/nearest.h"
+#include "core/numbers.h"
 #include "plan/serving/finalists.h"
 
 namespace tessera::plan::serving {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 int64_t most_heads(const Blueprint& model) {
   int64_t heads = 1;

@@ -205,16 +205,16 @@ nlohmann::json search_json(const SearchRequest& request, const SearchOutcome& ou
   auto rows = std::min(outcome.ranked.size(), static_cast<size_t>(std::max<int64_t>(0, top)));
   for (size_t i = 0; i < rows; ++i) results.push_back(candidate_json(outcome.ranked[i]));
   for (const Candidate& c : outcome.front) front.push_back(candidate_json(c));
-  nlohmann::json json = {{"objective", to_string(request.aim)},
-                         {"results", std::move(results)},
-                         {"pareto", std::move(front)},
-                         {"search",
-                          {{"space", outcome.space},
-                           {"evaluated", outcome.points},
-                           {"pruned", outcome.refused},
-                           {"seconds", outcome.seconds}}}};
-  if (outcome.ranked.empty()) json["infeasible"] = infeasible_json(outcome.infeasible);
-  return json;
+  nlohmann::json out = {{"objective", to_string(request.aim)},
+                        {"results", std::move(results)},
+                        {"pareto", std::move(front)},
+                        {"search",
+                         {{"space", outcome.space},
+                          {"evaluated", outcome.points},
+                          {"pruned", outcome.refused},
+                          {"seconds", outcome.seconds}}}};
+  if (outcome.ranked.empty()) out["infeasible"] = infeasible_json(outcome.infeasible);
+  return out;
 }
 
 }  // namespace tessera::plan::serving

@@ -8,9 +8,9 @@
 namespace tessera::plan::serving {
 namespace {
 
-class Row {
+class SiliconRow {
  public:
-  Row(const CsvTable& table, const CsvRow& row) : table_(table), row_(row) {}
+  SiliconRow(const CsvTable& table, const CsvRow& row) : table_(table), row_(row) {}
   std::string text(const std::string& column) const { return table_.cell(row_, column); }
   double number(const std::string& column, double fallback) const {
     return table_.number(row_, column).value_or(fallback);
@@ -28,7 +28,7 @@ bool is_power_of_two(int64_t value) {
 
 // The labels of a layout follow the engine's habit: a MoE model on four ranks appears as tp 4, as tp 16 with
 // moe_tp 4 and ep 4 (a product of two labels), or as tp 4 with attention-DP 4 and ep 16.
-WorkerLayout worker_layout(const Row& row, const std::string& prefix, ServingCase& c) {
+WorkerLayout worker_layout(const SiliconRow& row, const std::string& prefix, ServingCase& c) {
   int64_t tp = std::max<int64_t>(1, row.degree(prefix + "tp_size"));
   int64_t pp = std::max<int64_t>(1, row.degree(prefix + "pp_size"));
   int64_t dp = row.degree(prefix + "attention_dp_size");
@@ -65,7 +65,7 @@ std::string layout_complaint(const WorkerLayout& layout, const std::string& devi
   return "";
 }
 
-void read_layouts(const Row& row, ServingCase& c) {
+void read_layouts(const SiliconRow& row, ServingCase& c) {
   c.disaggregated = row.text("mode") == "disagg";
   if (!c.disaggregated) {
     c.layout = worker_layout(row, "", c);
@@ -83,7 +83,7 @@ void read_layouts(const Row& row, ServingCase& c) {
 
 // InferenceX draws lengths from 80 to 100 % of 1024 or 8192 and sends ten requests per user; the others send
 // equal lengths. One series starts every user once: its mean TTFT is that of half of the users' prompts.
-void read_lengths(const Row& row, ServingCase& c) {
+void read_lengths(const SiliconRow& row, ServingCase& c) {
   double isl = row.number("isl", 0), osl = row.number("osl", 0);
   auto nominal = [](double length) { return length == 1024 || length == 8192; };
   bool drawn = nominal(isl) && nominal(osl) && c.model != "qwen3-32b";
@@ -95,7 +95,7 @@ void read_lengths(const Row& row, ServingCase& c) {
   if (once) c.assumed["requests_per_user"] = "1";
 }
 
-void read_traffic(const Row& row, ServingCase& c) {
+void read_traffic(const SiliconRow& row, ServingCase& c) {
   read_lengths(row, c);
   c.traffic.concurrency = row.number("concurrency", 0);
   if (c.traffic.concurrency >= 1) return;
@@ -111,8 +111,8 @@ std::string format_or(const std::string& named, const std::string& precision) {
   return precision.empty() ? "bf16" : precision;
 }
 
-ServingCase read_row(const CsvTable& table, const CsvRow& cells) {
-  Row row(table, cells);
+ServingCase read_silicon_row(const CsvTable& table, const CsvRow& cells) {
+  SiliconRow row(table, cells);
   ServingCase c;
   c.id = row.text("id");
   c.source = row.text("backend");
@@ -143,7 +143,7 @@ ServingCase read_row(const CsvTable& table, const CsvRow& cells) {
 std::vector<ServingCase> read_silicon_cases(const CsvTable& table) {
   std::vector<ServingCase> cases;
   for (const CsvRow& row : table.rows) {
-    cases.push_back(read_row(table, row));
+    cases.push_back(read_silicon_row(table, row));
     cases.back().calibration = in_calibration_part(cases.back().setup);
   }
   return cases;

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/numbers.h"
+
 namespace tessera::plan::serving {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Ranks among which a weight is really divided.
 double ways(const Weight& weight, int64_t tp) {

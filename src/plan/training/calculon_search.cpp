@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <tuple>
 
+#include "core/numbers.h"
 #include "plan/training/gpu_bounds.h"
 #include "plan/training/in_flight.h"
 #include "plan/training/saved_tensors.h"
 
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // All groups on the innermost links. (Members of a mesh share its links by their number: it keeps its size.)
 GpuCluster inner_only(GpuCluster cluster) {
@@ -176,12 +173,12 @@ double CalculonModel::floor_s_per_sample(const CalculonGroup& group) {
 
 namespace {
 
-struct Ranked {
+struct CalculonRanked {
   double s_per_sample = 0;
   size_t group = 0, number = 0;
   CalculonCandidate candidate;
   TrainingStep step;
-  bool operator<(const Ranked& other) const {
+  bool operator<(const CalculonRanked& other) const {
     return std::tie(s_per_sample, group, number) < std::tie(other.s_per_sample, other.group, other.number);
   }
 };
@@ -195,14 +192,14 @@ bool same_offload(const CalculonSwitches& a, const CalculonSwitches& b) {
   return contains(a, b) && contains(b, a);
 }
 
-class Search {
+class CalculonSearch {
  public:
-  explicit Search(const GpuPlanRequest& request)
+  explicit CalculonSearch(const GpuPlanRequest& request)
       : request_(request),
         model_(request),
         dominance_(request.software.contention <= 2 && request.software.dp_exposed <= 1) {}
 
-  std::vector<Ranked> best() {
+  std::vector<CalculonRanked> best() {
     auto groups = calculon_groups(request_);
     std::vector<std::pair<double, size_t>> order;
     for (size_t index = 0; index < groups.size(); ++index)
@@ -250,7 +247,7 @@ class Search {
       }
     }
   }
-  void offer(Ranked one) {
+  void offer(CalculonRanked one) {
     one.step = model_.step(one.candidate);
     ++counts_.evaluated;
     one.s_per_sample = one.step.seconds / model_.samples(one.candidate.layout);
@@ -262,13 +259,13 @@ class Search {
   const GpuPlanRequest& request_;
   CalculonModel model_;
   bool dominance_;
-  std::vector<Ranked> best_;
+  std::vector<CalculonRanked> best_;
   SearchCounts counts_;
   double least_bytes_ = 0;
   TrainingLayout least_layout_;
 };
 
-GpuPrediction finish(const GpuPlanRequest& request, CalculonModel& model, const Ranked& ranked) {
+GpuPrediction finish(const GpuPlanRequest& request, CalculonModel& model, const CalculonRanked& ranked) {
   GpuPrediction one;
   one.setup = model.setup(ranked.candidate);
   one.switches = to_string(ranked.candidate.switches);
@@ -290,9 +287,9 @@ GpuPrediction finish(const GpuPlanRequest& request, CalculonModel& model, const 
 
 GpuPlan search_calculon(const GpuPlanRequest& request) {
   GpuPlan plan;
-  Search search(request);
+  CalculonSearch search(request);
   CalculonModel model(request);
-  for (const Ranked& one : search.best()) plan.ranked.push_back(finish(request, model, one));
+  for (const CalculonRanked& one : search.best()) plan.ranked.push_back(finish(request, model, one));
   plan.counts = search.counts();
   if (!plan.ranked.empty()) return plan;
   if (search.least_bytes() > 0)

@@ -5,7 +5,7 @@
 namespace tessera::plan {
 namespace {
 
-std::vector<int64_t> divisors(int64_t number) {
+std::vector<int64_t> divisors_of(int64_t number) {
   std::vector<int64_t> all;
   for (int64_t one = 1; one <= number; ++one)
     if (number % one == 0) all.push_back(one);
@@ -19,7 +19,7 @@ int64_t heads_of(const Blueprint& model) {
 std::vector<int64_t> depths(const GpuPlanRequest& request, int64_t tp) {
   std::vector<int64_t> all;
   int64_t layers = request.model.layers(), left = request.gpus / tp;
-  for (int64_t pp : divisors(std::min(left, layers)))
+  for (int64_t pp : divisors_of(std::min(left, layers)))
     if (left % pp == 0 && layers % pp == 0) all.push_back(pp);
   return all;
 }
@@ -37,12 +37,12 @@ int64_t calculon_batch(const GpuPlanRequest& request, int64_t dp) {
 std::vector<CalculonGroup> calculon_groups(const GpuPlanRequest& request) {
   std::vector<CalculonGroup> groups;
   int64_t hidden = request.model.hidden, heads = heads_of(request.model);
-  for (int64_t tp : divisors(request.gpus)) {
+  for (int64_t tp : divisors_of(request.gpus)) {
     if (hidden % tp != 0 || heads % tp != 0) continue;
     std::vector<int64_t> micro_batches;
     for (int64_t pp : depths(request, tp)) {
       int64_t dp = request.gpus / tp / pp;
-      for (int64_t one : divisors(calculon_batch(request, dp) / dp))
+      for (int64_t one : divisors_of(calculon_batch(request, dp) / dp))
         if (one * request.work.seq % tp == 0) micro_batches.push_back(one);
     }
     std::sort(micro_batches.begin(), micro_batches.end());
@@ -65,7 +65,7 @@ std::vector<TrainingLayout> calculon_layouts(const GpuPlanRequest& request, cons
   for (int64_t pp : depths(request, layout.tp)) {
     layout.pp = pp, layout.dp = request.gpus / layout.tp / pp;
     if (calculon_batch(request, layout.dp) / layout.dp % layout.micro_batch != 0) continue;
-    for (int64_t chunks : pp == 1 ? std::vector<int64_t>{1} : divisors(request.model.layers() / pp))
+    for (int64_t chunks : pp == 1 ? std::vector<int64_t>{1} : divisors_of(request.model.layers() / pp))
       for (bool sharded : values(layout.dp > 1)) {
         layout.virtual_stages = chunks;
         layout.sharding = sharded ? Sharding::optimizer : Sharding::none;

@@ -48,7 +48,7 @@ GpuPlanRequest small_request(std::mt19937_64& random, int64_t layers, int64_t gp
 }
 
 // Seconds per sample of every candidate that is valid and fits, none left out.
-std::vector<double> brute_force(const GpuPlanRequest& request) {
+std::vector<double> calculon_brute_force(const GpuPlanRequest& request) {
   CalculonModel model(request);
   std::vector<double> seconds;
   for (const CalculonGroup& group : calculon_groups(request))
@@ -69,7 +69,7 @@ TEST(CalculonSearch, PrunedOptimumIsThatOfTryingEverything) {
     for (int64_t gpus : {2, 4, 8})
       for (int round = 0; round < 3; ++round) {
         GpuPlanRequest request = small_request(random, layers, gpus, gpus * 2);
-        std::vector<double> expected = brute_force(request);
+        std::vector<double> expected = calculon_brute_force(request);
         GpuPlan plan = *plan_training(request);
         ASSERT_EQ(plan.counts.evaluated + plan.counts.pruned(), plan.counts.space);
         ASSERT_EQ(plan.ranked.empty(), expected.empty());

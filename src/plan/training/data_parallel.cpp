@@ -2,14 +2,11 @@
 
 #include <algorithm>
 
+#include "core/numbers.h"
 #include "plan/kernels/kernels.h"
 
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Ranks of one tensor-parallel position that share a dense weight, and those that share an expert.
 RankGroup dense_group(const TrainingLayout& layout) {

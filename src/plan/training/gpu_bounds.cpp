@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
+#include "core/numbers.h"
+
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Sums here and in the step are rounded in different orders.
 constexpr double kRounding = 1 - 1e-9;

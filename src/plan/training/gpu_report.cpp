@@ -4,6 +4,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "core/numbers.h"
 #include "plan/report.h"
 #include "plan/training/gpu_candidates.h"
 
@@ -11,10 +12,6 @@ namespace tessera::plan {
 namespace {
 
 using nlohmann::json;
-
-double gib(double bytes) {
-  return bytes / (1 << 30);
-}
 
 constexpr TimePart kParts[] = {
     {"compute", &TrainingBreakdown::compute}, {"tp", &TrainingBreakdown::tp},

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "core/clock.h"
+#include "core/numbers.h"
 #include "plan/training/calculon_search.h"
 #include "plan/training/gpu_bounds.h"
 #include "plan/training/gpu_candidates.h"
@@ -12,16 +13,8 @@
 namespace tessera::plan {
 namespace {
 
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
-
 TrainingSetup setup_of(const GpuPlanRequest& request, const TrainingLayout& layout) {
   return {.model = request.model, .work = request.work, .layout = layout, .options = request.options};
-}
-
-double gib(double bytes) {
-  return bytes / (1 << 30);
 }
 
 double steps_of(const GpuPlanRequest& request) {

@@ -4,12 +4,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/numbers.h"
+
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 MathFormat format_of(TrainingPrecision precision) {
   switch (precision) {

@@ -9,7 +9,7 @@
 namespace tessera::plan {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024 * 1024;
+constexpr double kGibibyte = 1024.0 * 1024 * 1024;
 
 Blueprint gpt(int64_t hidden, int64_t layers, int64_t heads) {
   Blueprint model;
@@ -37,13 +37,13 @@ TrainingSetup megatron_2022(Blueprint model, int64_t micro_batch, int64_t tp, in
   return setup;
 }
 
-struct Published {
+struct PublishedMemory {
   const char* name;
   int64_t hidden, layers, heads, micro_batch, tp, pp, v;
   double none_gib, best_gib;  // no recomputation; sequence parallelism and selective recomputation
 };
 // Korthikanti et al. 2205.05198, figure 7: activations of the first stage. Hidden sizes and layouts: table 3.
-constexpr Published kKorthikanti[] = {
+constexpr PublishedMemory kKorthikanti[] = {
     {"22B", 6144, 48, 64, 4, 8, 1, 1, 59.25, 9.5625},
     {"175B", 12288, 96, 96, 1, 8, 8, 3, 66.84, 12.352},
     {"530B", 20480, 105, 128, 1, 8, 35, 3, 114.02, 23.076},
@@ -51,10 +51,10 @@ constexpr Published kKorthikanti[] = {
 };
 
 TEST(TrainingMemory, ActivationsOfTheFirstStageArePublished) {
-  for (const Published& row : kKorthikanti) {
+  for (const PublishedMemory& row : kKorthikanti) {
     TrainingSetup setup =
         megatron_2022(gpt(row.hidden, row.layers, row.heads), row.micro_batch, row.tp, row.pp, row.v);
-    auto gib = [&] { return activation_bytes(setup, 0) / kGiB; };
+    auto gib = [&] { return activation_bytes(setup, 0) / kGibibyte; };
     EXPECT_NEAR(gib(), row.none_gib, 0.006) << row.name;
     setup.layout.sequence_parallel = true, setup.layout.recompute.core_attention = true;
     EXPECT_NEAR(gib(), row.best_gib, 0.001) << row.name;
@@ -87,7 +87,7 @@ TEST(TrainingMemory, StatesOfEveryShardingArePublished) {
                                                   {Sharding::parameters, 106.3}};
   for (const auto& [sharding, gib] : expected) {
     setup.layout.sharding = sharding;
-    EXPECT_NEAR(state_bytes(setup, elements).total() / kGiB, gib, 0.06) << to_string(sharding);
+    EXPECT_NEAR(state_bytes(setup, elements).total() / kGibibyte, gib, 0.06) << to_string(sharding);
   }
 }
 
@@ -221,7 +221,8 @@ TrainingSetup simumax_deepseek_v3(int64_t pp, int64_t ep) {
 TEST(TrainingMemory, PeaksOnB200AreWithinOnePercent) {
   auto peak = [](const TrainingSetup& setup) {
     double most = 0;
-    for (const TrainingMemory& stage : training_memory(setup)) most = std::max(most, stage.allocated() / kGiB);
+    for (const TrainingMemory& stage : training_memory(setup))
+      most = std::max(most, stage.allocated() / kGibibyte);
     return most;
   };
   EXPECT_NEAR(peak(simumax_llama70b(1, 2, 4)) / 66.55, 1, 0.01);
@@ -246,7 +247,7 @@ TrainingSetup bloom(int64_t hidden, int64_t layers, int64_t heads, int64_t tp, i
 }
 
 TEST(TrainingMemory, PublishedOutOfMemoryPointsAreRefusedAndWhatRanIsAccepted) {
-  constexpr double kA100 = 80 * kGiB;
+  constexpr double kA100 = 80 * kGibibyte;
   EXPECT_FALSE(check_fits(bloom(14336, 72, 64, 8, 1, 48, 1), kA100).ok());
   EXPECT_FALSE(check_fits(bloom(14336, 72, 64, 2, 6, 32, 1), kA100).ok());
   EXPECT_FALSE(check_fits(bloom(14336, 72, 64, 2, 6, 32, 2), kA100).ok());
@@ -261,13 +262,13 @@ TEST(TrainingMemory, PublishedOutOfMemoryPointsAreRefusedAndWhatRanIsAccepted) {
 
 TEST(TrainingMemory, LeastRecomputationIsTheMildestThatFits) {
   TrainingSetup setup = simumax_llama70b(2, 1, 4);
-  EXPECT_EQ(to_string(*least_recomputation(setup, 180 * kGiB)), "none");
-  auto tight = least_recomputation(setup, 60 * kGiB);
+  EXPECT_EQ(to_string(*least_recomputation(setup, 180 * kGibibyte)), "none");
+  auto tight = least_recomputation(setup, 60 * kGibibyte);
   ASSERT_TRUE(tight.ok());
   EXPECT_NE(to_string(*tight), "none");
   setup.layout.recompute = *tight;
-  EXPECT_TRUE(check_fits(setup, 60 * kGiB).ok());
-  EXPECT_FALSE(least_recomputation(setup, 20 * kGiB).ok());
+  EXPECT_TRUE(check_fits(setup, 60 * kGibibyte).ok());
+  EXPECT_FALSE(least_recomputation(setup, 20 * kGibibyte).ok());
 }
 
 }  // namespace

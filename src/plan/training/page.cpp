@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/numbers.h"
 #include "plan/page/page.h"
 #include "plan/report.h"
 #include "plan/training/gpu_report.h"
@@ -14,10 +15,6 @@ namespace tessera::plan {
 namespace {
 
 using nlohmann::json;
-
-double gib(double bytes) {
-  return bytes / (1 << 30);
-}
 
 // What a picture's axis shows of a run, or of the tokens of a step where no run is given.
 struct Scale {

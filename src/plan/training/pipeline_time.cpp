@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
+#include "core/numbers.h"
+
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // What the slowest stage waits for, with stages all like the mean one.
 double even_bubble(PipelineKind kind, double stages, double virtual_stages, const PipelineStage& mean) {

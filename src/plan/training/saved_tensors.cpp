@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
+#include "core/numbers.h"
+
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Rows of one layer; sizes in elements per token.
 struct Rows {

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
+#include "core/numbers.h"
+
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 bool is_torch_sharded(const TrainingSetup& setup) {
   Framework framework = setup.options.framework;

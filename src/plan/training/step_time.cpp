@@ -3,16 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/numbers.h"
 #include "plan/training/data_parallel.h"
 #include "plan/training/interval.h"
 #include "plan/training/step_terms.h"
 
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 // Hides communication as the software does. Sharded parameters travel beside the layer's computation.
 ClockTime on_the_clock(const LayerTime& time, double sharded_s, const TrainingOptions& options,

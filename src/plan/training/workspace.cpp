@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <set>
 
+#include "core/numbers.h"
 #include "plan/training/saved_tensors.h"
 #include "plan/training/states.h"
 
 namespace tessera::plan {
 namespace {
-
-double real(int64_t value) {
-  return static_cast<double>(value);
-}
 
 double dense_backward(const TrainingSetup& setup, const Ffn& f) {
   double element = element_bytes(setup), tp = real(setup.layout.tp);

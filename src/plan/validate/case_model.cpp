@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/text.h"
 #include "plan/catalogue.h"
 #include "plan/validate/training_case.h"
 
@@ -73,7 +74,7 @@ Status check_columns(const RowReader& row) {
 }
 
 Result<Blueprint> from_catalogue(std::string name) {
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  name = lower_ascii(std::move(name));
   // Published under the total alone, catalogued with the active parameters behind it.
   if (name == "nemotron-3-ultra-550b") name += "-a55b";
   auto model = find_model(name);
