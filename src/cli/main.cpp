@@ -6,6 +6,7 @@
 #include <span>
 
 #include "cli/commands.h"
+#include "cli/recsys_parent.h"
 #include "core/nearest.h"
 
 namespace tessera::cli {
@@ -103,6 +104,7 @@ int main(int argc, char** argv) {
   add_generate(app);
   add_serve(app);
   add_recsys_train(app);
+  add_recsys_serve(app);
 #endif
   if (refuse_unknown_subcommand(app, {argv + 1, argv + argc})) return exit_status;
   try {

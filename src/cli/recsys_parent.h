@@ -10,4 +10,7 @@ namespace tessera::cli {
 // Adds `recsys` at the first call, finds it at later ones.
 CLI::App& recsys_parent(CLI::App& app);
 
+// `recsys serve`; built on torch.
+void add_recsys_serve(CLI::App& app);
+
 }  // namespace tessera::cli

@@ -1,30 +1,12 @@
 #include "recsys_data/criteo.h"
 
-#include <array>
-#include <cmath>
-
+#include "recsys_data/encoding.h"
 #include "recsys_data/scan.h"
 
 namespace tessera::recsys_data {
 namespace {
 
 constexpr size_t kNumbers = kCriteoNumbers, kSlots = kCriteoSlots;
-
-// Most counts are small, and a logarithm costs as much as parsing several fields.
-const std::array<float, 4096>& small_logarithms() {
-  static const auto table = [] {
-    std::array<float, 4096> values{};
-    for (size_t i = 0; i < values.size(); ++i) values[i] = std::log1p(static_cast<float>(i));
-    return values;
-  }();
-  return table;
-}
-
-float transformed(int64_t value) {
-  if (value <= 0) return 0;
-  if (value < 4096) return small_logarithms()[static_cast<size_t>(value)];
-  return std::log1p(static_cast<float>(value));
-}
 
 // Where parsing a line failed and what was expected there; column 0 is the label.
 struct Fault {
@@ -56,7 +38,7 @@ bool parse_numbers(const char*& at, float* numeric, Fault& fault) {
       fault = {field, 1 + i, "an integer or nothing, then a tab"};
       return false;
     }
-    numeric[i] = transformed(value);
+    numeric[i] = log1p_of_count(value);
   }
   return true;
 }
@@ -93,12 +75,13 @@ bool parse_line(const char*& at, Batch& batch, size_t row, Fault& fault) {
   return parse_numbers(at, batch.numeric.data() + row * kNumbers, fault) && parse_slots(at, batch, row, fault);
 }
 
-class CriteoSource : public Source {
+class CriteoSource : public Source, public EncodedSource {
  public:
   explicit CriteoSource(std::vector<CriteoPart> parts)
       : parts_(std::move(parts)), features_(criteo_features()) {}
 
   const Features& features() const override { return features_; }
+  const FeatureEncodings& encodings() const override { return encodings_; }
   int64_t rows() const override { return 0; }
 
   Status start_epoch(int64_t) override {
@@ -175,6 +158,10 @@ class CriteoSource : public Source {
 
   std::vector<CriteoPart> parts_;
   Features features_;
+  FeatureEncodings encodings_{
+      std::vector<NumberEncoding>(kNumbers, {.kind = NumberEncoding::Kind::log1p}),
+      std::vector<IdEncoding>(kSlots, {.kind = IdEncoding::Kind::hex32}),
+  };
   size_t part_ = 0;
   std::unique_ptr<TextInput> input_;
   std::string_view rest_;

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cmath>
 
-#include "core/hash.h"
 #include "core/nearest.h"
 #include "recsys_data/scan.h"
 #include "recsys_data/text_input.h"
@@ -17,6 +16,12 @@ struct Use {
   enum Kind { none, label, number, slot, time } kind = none;
   size_t index = 0;  // of the number or slot
 };
+
+IdEncoding encoding_of(const SlotColumn& column) {
+  return {.kind = column.cardinality == 0 ? IdEncoding::Kind::text : IdEncoding::Kind::below,
+          .cardinality = column.cardinality,
+          .several = column.inner_separator != 0};
+}
 
 // Cuts a line into fields. A quoted field is unquoted into `unquoted`, which the caller keeps.
 class LineCutter {
@@ -66,7 +71,11 @@ class CsvReader {
  public:
   CsvReader(std::filesystem::path path, const Schema& schema) : path_(std::move(path)), schema_(schema) {
     for (const auto& name : schema.numeric) table_.features.numeric.push_back(name);
-    for (const auto& slot : schema.categorical) table_.features.slots.push_back(slot.name);
+    table_.encodings.numbers.resize(schema.numeric.size());
+    for (const auto& slot : schema.categorical) {
+      table_.features.slots.push_back(slot.name);
+      table_.encodings.ids.push_back(encoding_of(slot));
+    }
     table_.all.slots.resize(schema.categorical.size());
     for (size_t i = 0; i < schema.categorical.size(); ++i)
       if (schema.categorical[i].inner_separator != 0) table_.all.slots[i].offsets.push_back(0);
@@ -225,10 +234,6 @@ class CsvReader {
 };
 
 }  // namespace
-
-uint64_t id_of_text(std::string_view text) {
-  return 1 + (hash64(std::as_bytes(std::span(text.data(), text.size()))) & ((uint64_t{1} << 56) - 1));
-}
 
 Result<Table> read_csv(const std::filesystem::path& path, const Schema& schema) {
   return CsvReader(path, schema).read();

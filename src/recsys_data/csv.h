@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "recsys_data/encoding.h"
 #include "recsys_data/table.h"
 
 namespace tessera::recsys_data {
@@ -42,8 +43,5 @@ struct Schema {
 };
 
 Result<Table> read_csv(const std::filesystem::path& path, const Schema& schema);
-
-// Id of a text: 1 + the low 56 bits of its hash, so that 8 bits are left to tell slots apart.
-uint64_t id_of_text(std::string_view text);
 
 }  // namespace tessera::recsys_data

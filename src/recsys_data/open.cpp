@@ -117,7 +117,7 @@ Result<Schema> schema_of(const DataOptions& options) {
 }
 
 Table in_order_of_time(Table table) {
-  Table ordered{.features = table.features};
+  Table ordered{.features = table.features, .encodings = table.encodings};
   gather_rows(table.all, order_by_time(table), table.features.numeric.size(), ordered.all);
   return ordered;
 }

@@ -63,6 +63,7 @@ SlotIds items_with_affinity(const Batch& rows, size_t columns) {
 Status join(Table& table, const Items& items, const std::filesystem::path& file) {
   const auto& shown = table.all.slots[0].ids;
   table.features.numeric = {"item_feature_0"};
+  table.encodings.numbers = {{}};
   table.all.numeric.clear();
   std::vector<SlotIds> added(3);
   for (size_t row = 0; row < shown.size(); ++row) {
@@ -75,6 +76,7 @@ Status join(Table& table, const Items& items, const std::filesystem::path& file)
   }
   for (size_t f = 0; f < 3; ++f) {
     table.features.slots.push_back(items.table.features.slots[f + 1]);
+    table.encodings.ids.push_back(items.table.encodings.ids[f + 1]);
     table.all.slots.push_back(std::move(added[f]));
   }
   return {};
@@ -94,9 +96,10 @@ Result<Table> read_open_bandit(const std::filesystem::path& file) {
   SlotIds affinity = items_with_affinity(table.all, static_cast<size_t>(columns));
   TESSERA_RETURN_IF_ERROR(join(table, items, file));
   table.features.slots.push_back("user-item_affinity");
+  table.encodings.ids.push_back({.kind = IdEncoding::Kind::below, .cardinality = columns, .several = true});
   table.all.slots.push_back(std::move(affinity));
 
-  Table ordered{.features = table.features};
+  Table ordered{.features = table.features, .encodings = table.encodings};
   auto order = order_by_time(table);
   gather_rows(table.all, order, table.features.numeric.size(), ordered.all);
   for (int64_t row : order) ordered.time.push_back(table.time[static_cast<size_t>(row)]);

@@ -329,5 +329,40 @@ TEST_F(OpenFiles, AnUnknownKindAndAMissingPathAreExplained) {
   EXPECT_NE(path.error().message.find("there is no adult.data"), std::string::npos);
 }
 
+// ---- encodings ----
+
+TEST(Encoding, DoesToAValueWhatTheReaderOfAFileDoes) {
+  using Number = NumberEncoding::Kind;
+  using Id = IdEncoding::Kind;
+  EXPECT_EQ(*encode({.kind = Number::log1p}, int64_t{7}), std::log1p(7.0f));
+  EXPECT_EQ(*encode({.kind = Number::log1p}, int64_t{-1}), 0);
+  EXPECT_EQ(*encode({.kind = Number::log1p}, std::string_view("5000")), std::log1p(5000.0f));
+  EXPECT_EQ(*encode({.kind = Number::standard, .mean = 2, .scale = 4}, RawValue()), -8);
+  EXPECT_EQ(*encode({.kind = Number::standard, .mean = 2, .scale = 4}, std::string_view("2.5")), 2);
+  EXPECT_EQ(*encode({.kind = Id::text}, std::string_view("Bern")), id_of_text("Bern"));
+  EXPECT_EQ(*encode({.kind = Id::text}, int64_t{12}), id_of_text("12"));
+  EXPECT_EQ(*encode({.kind = Id::text}, std::string_view("?")), 0u);
+  EXPECT_EQ(*encode({.kind = Id::below, .cardinality = 5}, std::string_view("4")), 5u);
+  EXPECT_EQ(*encode({.kind = Id::hex32}, std::string_view("0000001f")), 32u);
+  EXPECT_EQ(*encode({.kind = Id::hex32}, RawValue()), 0u);
+  EXPECT_EQ(*encode({.kind = Id::number}, int64_t{9}), 9u);
+}
+
+TEST(Encoding, ValuesOfTheWrongKindAreNamed) {
+  using Number = NumberEncoding::Kind;
+  using Id = IdEncoding::Kind;
+  const std::pair<IdEncoding, RawValue> ids[] = {{{.kind = Id::below, .cardinality = 5}, int64_t{5}},
+                                                 {{.kind = Id::below, .cardinality = 5}, -0.5},
+                                                 {{.kind = Id::hex32}, std::string_view("12345678a")},
+                                                 {{.kind = Id::hex32}, int64_t{1} << 32},
+                                                 {{.kind = Id::hex32}, std::string_view("-1234567")},
+                                                 {{.kind = Id::number}, int64_t{-1}},
+                                                 {{.kind = Id::text}, 1.5}};
+  for (const auto& [encoding, value] : ids) EXPECT_FALSE(encode(encoding, value).ok());
+  for (RawValue value : {RawValue(std::string_view("1e99")), RawValue(std::string_view("1x")), RawValue(1e300)})
+    EXPECT_FALSE(encode(NumberEncoding{.kind = Number::plain}, value).ok());
+  EXPECT_FALSE(encode(NumberEncoding{.kind = Number::log1p}, 1.5).ok());
+}
+
 }  // namespace
 }  // namespace tessera::recsys_data

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "recsys_data/encoding.h"
 #include "recsys_data/zipf.h"
 
 namespace tessera::recsys_data {
@@ -12,13 +13,17 @@ double normal_of(uint64_t seed) {
   return Random(seed).normal();
 }
 
-class SyntheticSource : public Source {
+class SyntheticSource : public Source, public EncodedSource {
  public:
   SyntheticSource(SyntheticOptions options, int64_t first, int64_t rows)
       : options_(std::move(options)), first_(first), rows_(rows) {
-    for (int64_t i = 0; i < options_.numbers; ++i) features_.numeric.push_back(fmt::format("I{}", i + 1));
+    for (int64_t i = 0; i < options_.numbers; ++i) {
+      features_.numeric.push_back(fmt::format("I{}", i + 1));
+      encodings_.numbers.emplace_back();
+    }
     for (size_t s = 0; s < options_.cardinalities.size(); ++s) {
       features_.slots.push_back(fmt::format("C{}", s + 1));
+      encodings_.ids.push_back({.kind = IdEncoding::Kind::number, .several = !options_.ids_per_row.empty()});
       ranks_.emplace_back(options_.exponent, static_cast<uint64_t>(options_.cardinalities[s]));
       ids_of_a_row_ += static_cast<double>(ids_in(s));
     }
@@ -27,6 +32,7 @@ class SyntheticSource : public Source {
   }
 
   const Features& features() const override { return features_; }
+  const FeatureEncodings& encodings() const override { return encodings_; }
   int64_t rows() const override { return rows_; }
   Status start_epoch(int64_t) override {
     at_ = 0;
@@ -91,6 +97,7 @@ class SyntheticSource : public Source {
   SyntheticOptions options_;
   int64_t first_, rows_, at_ = 0;
   Features features_;
+  FeatureEncodings encodings_;
   std::vector<Zipf> ranks_;
   std::vector<double> number_weights_;
   double ids_of_a_row_ = 0;

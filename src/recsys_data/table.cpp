@@ -20,7 +20,7 @@ void gather_slot(const SlotIds& from, std::span<const int64_t> picks, SlotIds& i
   }
 }
 
-class TableSource : public Source {
+class TableSource : public Source, public EncodedSource {
  public:
   TableSource(std::shared_ptr<const Table> table, TableOrder order)
       : table_(std::move(table)), order_(std::move(order)), rows_(order_.picks) {
@@ -30,6 +30,7 @@ class TableSource : public Source {
   }
 
   const Features& features() const override { return table_->features; }
+  const FeatureEncodings& encodings() const override { return table_->encodings; }
   int64_t rows() const override { return static_cast<int64_t>(rows_.size()); }
 
   Status start_epoch(int64_t epoch) override {
@@ -95,9 +96,11 @@ void standardise(Table& table, std::span<const int64_t> fit, std::span<Table*> o
       squares += distance * distance;
     }
     const double scale = squares > 0 ? 1 / std::sqrt(squares / count) : 0;
+    const NumberEncoding encoding{.kind = NumberEncoding::Kind::standard, .mean = mean, .scale = scale};
     auto apply = [&](Table& to) {
+      to.encodings.numbers[c] = encoding;
       for (size_t at = c; at < to.all.numeric.size(); at += columns)
-        to.all.numeric[at] = static_cast<float>((to.all.numeric[at] - mean) * scale);
+        to.all.numeric[at] = encoded(encoding, to.all.numeric[at]);
     };
     apply(table);
     for (Table* other : others) apply(*other);

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "recsys_data/batch.h"
+#include "recsys_data/encoding.h"
 
 namespace tessera::recsys_data {
 
 struct Table {
   Features features;
+  FeatureEncodings encodings;
   Batch all;                      // every row
   std::vector<std::string> time;  // of each row when the data has a time column: text that sorts by time
 

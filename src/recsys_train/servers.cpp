@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
+#include "recsys_train/saves_rows.h"
+
 namespace tessera::recsys_train {
 namespace {
 
-class LocalServers : public EmbeddingServers {
+class LocalServers : public EmbeddingServers, public SavesRows {
  public:
   explicit LocalServers(std::vector<std::unique_ptr<ServedStore>> stores) : stores_(std::move(stores)) {}
 
@@ -49,6 +51,14 @@ class LocalServers : public EmbeddingServers {
       sum += part;
     }
     return sum;
+  }
+
+  int64_t num_snapshots() const override { return num_servers(); }
+  Status save(recsys::Store::SnapshotKind kind,
+              const std::function<std::string(int64_t server)>& path_of) override {
+    for (int64_t i = 0; i < num_servers(); ++i)
+      TESSERA_RETURN_IF_ERROR(stores_[static_cast<size_t>(i)]->store().save(path_of(i), kind));
+    return {};
   }
 
  private:

@@ -9,11 +9,13 @@
 #include <optional>
 
 #include "cli/commands.h"
+#include "cli/number_checks.h"
 #include "cli/recsys_parent.h"
 #include "cli/result_output.h"
 #include "cli/torch/recsys_roles.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "recsys_train/export.h"
 #include "recsys_train/record.h"
 #include "recsys_train/run.h"
 
@@ -27,6 +29,7 @@ struct Arguments {
   std::string config, json, role;
   std::vector<std::string> overrides;
   bool explain = false, hash = false;
+  ExportOptions exports;
 };
 
 json number(double value) {
@@ -143,6 +146,14 @@ void print_result(std::FILE* out, const RunResult& result) {
   if (result.best_auc > 0) fmt::print(out, "best AUC there is for these rows: {:.4f}\n", result.best_auc);
 }
 
+// Null where nothing is exported.
+Result<std::unique_ptr<Exporter>> open_exporter(const Arguments& arguments, const RunConfig& run,
+                                                Setup& setup) {
+  if (arguments.exports.folder.empty()) return std::unique_ptr<Exporter>();
+  TESSERA_ASSIGN_OR_RETURN(ExportedModel model, exported_model(run, setup));
+  return Exporter::open(arguments.exports, model, dynamic_cast<SavesRows&>(*setup.servers), *setup.model);
+}
+
 // Trains what is set up, and reports. Only the first of several trainers keeps the record and the result.
 Status train_and_report(const Arguments& arguments, const RunConfig& run, const std::string& explained,
                         Setup& setup, const std::function<void(int64_t)>& progress) {
@@ -161,6 +172,12 @@ Status train_and_report(const Arguments& arguments, const RunConfig& run, const 
       progress(step.step + 1);
       if (report) report(step);
     };
+  TESSERA_ASSIGN_OR_RETURN(auto exporter, open_exporter(arguments, run, setup));
+  if (exporter)
+    callbacks.on_step = [&exporter, report = callbacks.on_step](const StepReport& step) {
+      if (report) report(step);
+      exporter->after_step(step.step + 1);
+    };
   auto result = train(run, setup, callbacks);
   if (result && first && arguments.hash)
     if (Status hashed = add_hashes(setup, *result); !hashed.ok()) result = hashed.error();
@@ -168,6 +185,11 @@ Status train_and_report(const Arguments& arguments, const RunConfig& run, const 
   if (!result) return result.error();
   if (!first) return {};
   print_result(out, *result);
+  if (exporter) {
+    TESSERA_RETURN_IF_ERROR(exporter->finish(result->steps));
+    fmt::print(out, "exported {} version{} to {}\n", exporter->versions(), exporter->versions() == 1 ? "" : "s",
+               arguments.exports.folder.string());
+  }
   return write_json(arguments.json, to_json(run, *result));
 }
 
@@ -192,6 +214,12 @@ void add_options(CLI::App& command, Arguments& arguments) {
   command.add_option("--role", arguments.role,
                      "Be one process of a job of `tessera launch`: loader, worker:N, server:N or trainer:N");
   command.add_option("--json", arguments.json, "Write the result as JSON; - for standard output");
+  command.add_option("--export", arguments.exports.folder, "Folder for the model, as `recsys serve` reads it");
+  command
+      .add_option("--export-interval", arguments.exports.interval_s,
+                  "Seconds between two versions while training; 0: one at the end")
+      ->check(non_negative_number())
+      ->capture_default_str();
   command.add_option("overrides", arguments.overrides, "key=value of the configuration");
 }
 
@@ -221,6 +249,8 @@ void add_recsys_train(CLI::App& app) {
       "  tessera recsys train --config examples/recsys/adult.toml data.path=data/adult train.mode=sync --json "
       "-\n"
       "  tessera recsys train --config examples/recsys/synthetic.toml model.kind=dcnv2 train.staleness=50\n"
+      "  tessera recsys train --config examples/recsys/synthetic.toml --export runs/clicks --export-interval "
+      "0.5\n"
       "Loader, embedding worker, two servers and two trainers as processes, which may be killed:\n"
       "  tessera launch -n 2 -- recsys train --config examples/recsys/synthetic.toml train.servers=2");
   command->callback([arguments] {
