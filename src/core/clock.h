@@ -11,6 +11,11 @@ inline double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// Seconds since 1970, for what people and other programs read; never for measuring.
+inline double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 // A point in time after which a wait gives up.
 struct Deadline {
   Clock::time_point at;

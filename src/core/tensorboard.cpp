@@ -5,9 +5,9 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
-#include <chrono>
 #include <string>
 
+#include "core/clock.h"
 #include "core/crc32c.h"
 #include "core/file.h"
 
@@ -41,10 +41,6 @@ void append_bytes(std::string& out, uint32_t field, std::string_view bytes) {
   append_tag(out, field, kBytes);
   append_varint(out, bytes.size());
   out += bytes;
-}
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 // Event: wall_time = 1, step = 2, file_version = 3, summary = 5.

@@ -26,7 +26,7 @@ bool is_one_of(const std::string& word, const std::vector<std::string>& words) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-HttpError bad(std::string message, std::string field = "") {
+HttpError bad_tensor(std::string message, std::string field = "") {
   return {.status = 400, .message = std::move(message), .param = std::move(field)};
 }
 
@@ -143,23 +143,23 @@ std::variant<InferRequest, HttpError> parse_infer_request(std::string_view body,
   InferRequest out;
   if (request.contains("id") && request["id"].is_string()) out.id = request["id"];
   auto outputs = read_outputs(request);
-  if (!outputs) return bad(outputs.error().message, "outputs");
+  if (!outputs) return bad_tensor(outputs.error().message, "outputs");
   out.outputs = *outputs;
   if (!request.contains("inputs") || !request["inputs"].is_array())
-    return bad("inputs is missing, or no list", "inputs");
+    return bad_tensor("inputs is missing, or no list", "inputs");
   BatchBuilder builder(features);
   for (const json& input : request["inputs"]) {
     auto column = read_column(input);
-    if (!column) return bad(column.error().message, "inputs");
+    if (!column) return bad_tensor(column.error().message, "inputs");
     if (static_cast<int64_t>(column->rows) > max_rows)
-      return bad(
+      return bad_tensor(
           fmt::format("input '{}': {} rows, at most {} in one request", column->name, column->rows, max_rows),
           column->name);
     Status status = add(builder, features, *column);
     if (!status.ok())
-      return bad(fmt::format("input '{}': {}", column->name, status.error().message), column->name);
+      return bad_tensor(fmt::format("input '{}': {}", column->name, status.error().message), column->name);
   }
-  if (auto field = builder.missing()) return bad(fmt::format("inputs: {} is missing", *field), *field);
+  if (auto field = builder.missing()) return bad_tensor(fmt::format("inputs: {} is missing", *field), *field);
   out.batch = builder.take();
   return out;
 }

@@ -1,8 +1,8 @@
 #include "recsys_serve/score_api.h"
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "core/clock.h"
 #include "recsys_serve/kserve.h"
 
 namespace tessera::recsys_serve {
@@ -12,10 +12,6 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* kNotReady = "no version of the model has been exported yet";
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 HttpError http_error(const Error& error) {
   switch (error.code) {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "serve/torch_error.h"
 
@@ -18,10 +19,6 @@ using recsys_train::ExportedModel;
 using recsys_train::ExportedVersion;
 
 namespace {
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Answers go first: applying a version must not take the processor from them.
 void step_back() {

@@ -2,11 +2,11 @@
 
 #include <ATen/ops/empty.h>
 
-#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/safetensors.h"
+#include "core/clock.h"
 #include "core/file.h"
 #include "recsys_train/run.h"
 
@@ -17,10 +17,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr int64_t kFormat = 1;
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 Error damaged(const fs::path& path, std::string_view what) {
   return make_error(ErrorCode::data_loss, "{}: {}; export the model again", path.string(), what);

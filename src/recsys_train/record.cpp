@@ -1,10 +1,10 @@
 #include "recsys_train/record.h"
 
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/clock.h"
 #include "core/file.h"
 #include "core/machine.h"
 
@@ -15,10 +15,6 @@ using nlohmann::json;
 
 json number(double value) {
   return std::isfinite(value) ? json(value) : json();
-}
-
-double unix_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 json to_json(const Quality& quality) {
