@@ -59,24 +59,30 @@ Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<
   if (part < 0 || part >= options_.parts || options.sender != sender_of(part, group, groups))
     return make_error(ErrorCode::data_loss, "a put of sender {} in group {}: {} parts of a step, {} groups",
                       options.sender, group, options_.parts, groups);
+  // A sender that died may have left its put under way when the next one repeats it.
+  auto may_go = [&] {
+    if (is_busy(group, part)) return false;
+    return options.sequence <= applied(group, part) || !options_.ordered ||
+           is_next(group, part, options.sequence);
+  };
   {
     std::unique_lock lock(mutex_);
-    if (options.sequence <= applied(group, part)) return {};
     auto until = Deadline::after(options_.timeout_s).at;
-    if (options_.ordered &&
-        !changed_.wait_until(lock, until, [&] { return is_next(group, part, options.sequence); }))
+    if (!changed_.wait_until(lock, until, may_go))
       return make_error(ErrorCode::deadline_exceeded,
                         "the put of step {} part {} waited {:.0f} s for the puts before it",
                         options.sequence - 1, part, options_.timeout_s);
+    if (options.sequence <= applied(group, part)) return {};
+    busy_.insert(options.sender);
   }
   auto counted = store_->put(group, ids, gradients, options);
-  if (!counted.ok()) return counted.error();
   {
     std::lock_guard lock(mutex_);
-    applied(group, part) = std::max(applied(group, part), options.sequence);
+    busy_.erase(options.sender);
+    if (counted) applied(group, part) = std::max(applied(group, part), options.sequence);
   }
   changed_.notify_all();
-  return {};
+  return counted ? Status() : Status(counted.error());
 }
 
 Result<uint64_t> ServedStore::digest(int64_t group, int64_t step) {

@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -56,6 +57,9 @@ class ServedStore {
   uint64_t& applied(int64_t group, int64_t part) {
     return applied_[static_cast<size_t>(part * store_->num_groups() + group)];
   }
+  bool is_busy(int64_t group, int64_t part) const {
+    return busy_.contains(sender_of(part, group, store_->num_groups()));
+  }
   int64_t applied_steps(int64_t group);
   Status await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock);
   bool is_next(int64_t group, int64_t part, uint64_t sequence);
@@ -64,6 +68,7 @@ class ServedStore {
   ServingOptions options_;
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::set<uint64_t> busy_;        // senders whose put is under way
   std::vector<uint64_t> applied_;  // last sequence of each part in each store group
 };
 
