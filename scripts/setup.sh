@@ -104,12 +104,20 @@ setup_python_packages() {
   "$TESSERA_PYTHON" -m pip install --quiet $missing || die "pip could not install:$missing"
 }
 
-# A folder that was never built is built whole, once: several files at a time. Who works on the code has one of his own.
-unity_for() { [ -e "build/$1/CMakeCache.txt" ] || echo -DTESSERA_UNITY=ON; }
-
 setup_build() {
-  # shellcheck disable=SC2046
-  cmake --preset release -DTESSERA_PYTHON="$TESSERA_PYTHON" $(unity_for release) >build/configure.log 2>&1 ||
-    { cat build/configure.log >&2; die "cmake could not configure; the lines above say why"; }
+  # A folder that was never built is built whole, once: several files at a time. Who works on the code has one of his own.
+  if [ ! -e build/release/CMakeCache.txt ]; then
+    configure_build -DTESSERA_UNITY=ON
+    cmake --build --preset release -j "$(nproc)" "$@" && return
+    say "Several files of a part do not compile as one: building them one by one."
+    configure_build -DTESSERA_UNITY=OFF
+  else
+    configure_build
+  fi
   cmake --build --preset release -j "$(nproc)" "$@" || die "the build failed; the lines above say where"
+}
+
+configure_build() {
+  cmake --preset release -DTESSERA_PYTHON="$TESSERA_PYTHON" "$@" >build/configure.log 2>&1 ||
+    { cat build/configure.log >&2; die "cmake could not configure; the lines above say why"; }
 }

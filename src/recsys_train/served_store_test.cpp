@@ -8,10 +8,10 @@
 namespace tessera::recsys_train {
 namespace {
 
-constexpr int64_t kDim = 4;
+constexpr int64_t kPutDim = 4;
 
 std::unique_ptr<ServedStore> zeros(const ServingOptions& options) {
-  recsys::GroupOptions group{.dim = kDim};
+  recsys::GroupOptions group{.dim = kPutDim};
   group.init.kind = recsys::InitOptions::Kind::zeros;
   group.optimizer = {.kind = recsys::OptimizerOptions::Kind::sgd, .learning_rate = 1};
   return std::make_unique<ServedStore>(*recsys::Store::create({.groups = {group}}), options);
@@ -21,7 +21,7 @@ std::unique_ptr<ServedStore> zeros(const ServingOptions& options) {
 TEST(ServedStore, APutThatComesTwiceAtOnceIsAppliedOnce) {
   std::vector<uint64_t> ids(20000);
   std::iota(ids.begin(), ids.end(), uint64_t{1});
-  std::vector<float> rows(ids.size() * kDim), gradients(rows.size(), -1);
+  std::vector<float> rows(ids.size() * kPutDim), gradients(rows.size(), -1);
   for (bool ordered : {false, true}) {
     auto store = zeros({.ordered = ordered});
     ASSERT_TRUE(store->get(0, ids, rows, {}).ok());
