@@ -1,5 +1,5 @@
-// Which tokens of which requests run in the next step of a server. The policy has no clock (times are passed in)
-// and looks at tokens only to find prompts that begin alike. The planner's simulation runs it in counts
+// Which tokens of which requests run in the next step of a server. The policy has no clock (times are passed
+// in) and looks at tokens only to find prompts that begin alike. The planner's simulation runs it in counts
 // (counted_scheduler.h).
 //
 // A request owns `length` known tokens (prompt and generated so far), of which the first `computed` have their

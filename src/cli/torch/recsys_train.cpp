@@ -137,7 +137,8 @@ void print_result(std::FILE* out, const RunResult& result) {
              human_count(static_cast<double>(result.rows) / result.train_s),
              100 * result.dense_s / result.train_s, 100 * result.wait_s / result.train_s);
   for (const GroupResult& group : result.groups) {
-    if (group.staleness.empty()) continue;  // a trainer that came back when all steps were done looked nothing up
+    // A trainer that came back when all steps were done looked nothing up.
+    if (group.staleness.empty()) continue;
     json figures = to_json(group);
     fmt::print(out, "rows of {}: {} in {}; staleness mean {:.2f}, largest {}, bound {}\n", group.name,
                group.rows.rows, human_count(static_cast<double>(group.rows.bytes), "B"),
