@@ -292,6 +292,8 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones(tessera):
         text = next(iter(stream)).choices[0].text
         own.terminate()
         time.sleep(0.05)
+        own.complete()  # who could not know yet is served
+        time.sleep(0.7)
         with pytest.raises(openai.APIConnectionError):
             own.complete()
         assert text + "".join(p.choices[0].text for p in stream) == whole
