@@ -99,7 +99,12 @@ TEST(GpuSearch, PrunedOptimumIsThatOfTryingEverythingOnAThousandRandomCases) {
   const GpuPlanRequest bases[] = {request_for("gpt3-175b", "a100-80g", 8, 2048, 64),
                                   request_for("gpt3-175b", "gb200-nvl72", 8, 2048, 64)};
   int64_t fits = 0, nothing = 0, evaluated = 0, space = 0;
-  for (int round = 0; round < 1000; ++round) {
+#ifdef __SANITIZE_ADDRESS__
+  constexpr int kRounds = 200;  // each fifteen times slower there
+#else
+  constexpr int kRounds = 1000;
+#endif
+  for (int round = 0; round < kRounds; ++round) {
     GpuPlanRequest request = random_request(random, bases[round % 2]);
     std::vector<Tried> tried = brute_force(request);
     std::vector<GpuPrediction> expected = ranked_again(request, tried);
@@ -114,8 +119,8 @@ TEST(GpuSearch, PrunedOptimumIsThatOfTryingEverythingOnAThousandRandomCases) {
     evaluated += plan.counts.evaluated, space += plan.counts.space;
   }
   // The cases are of both kinds, and pruning prunes.
-  EXPECT_GT(fits, 300);
-  EXPECT_GT(nothing, 20);
+  EXPECT_GT(fits, kRounds * 3 / 10);
+  EXPECT_GT(nothing, kRounds / 50);
   EXPECT_LT(evaluated, space / 2);
 }
 
