@@ -1,4 +1,5 @@
 """A lean client for benches of the server: asyncio sockets alone, thousands of streams from one thread."""
+import argparse
 import asyncio
 import json
 import pathlib
@@ -120,3 +121,20 @@ def quantile(values, q):
 
 def load_average():
     return pathlib.Path("/proc/loadavg").read_text().split()[:3]
+
+
+def bench_parser(text):
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tessera", default="build/release/tessera")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--json", help="write the figures to this file too")
+    return parser
+
+
+def run_bench(parser, measure):
+    """Measures with the given arguments; prints the figures with the load average, and writes them where asked."""
+    arguments = parser.parse_args()
+    text = json.dumps({"load_average": load_average(), **asyncio.run(measure(arguments))}, indent=1)
+    print(text)
+    if arguments.json:
+        pathlib.Path(arguments.json).write_text(text)

@@ -4,13 +4,11 @@ hear no at once, and one tenant that sends ten times as much as the others gets 
     python bench/serve/overload.py --tessera build/release/tessera --model ../shared/data/models/stories260K \\
         [--seconds 20] [--objective 1.0] [--json FILE]
 """
-import argparse
 import asyncio
-import json
 import random
 import time
 
-from client import Server, load_average, quantile, time_one
+from client import Server, bench_parser, quantile, run_bench, time_one
 
 TOKENS = 120
 TENANTS = {"greedy": 10, "a": 1, "b": 1, "c": 1}
@@ -73,16 +71,8 @@ async def measure(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tessera", default="build/release/tessera")
-    parser.add_argument("--model", required=True)
+    parser = bench_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--objective", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    result = {"load_average": load_average(), **asyncio.run(measure(arguments))}
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(result, file)
+    run_bench(parser, measure)

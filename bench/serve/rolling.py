@@ -3,13 +3,11 @@ finishes what it has, ends with status 0 and is started again. No request may fa
 
     python bench/serve/rolling.py --tessera build/release/tessera --model ../shared/data/models/stories260K [--restarts 20]
 """
-import argparse
 import asyncio
-import json
 import signal
 import time
 
-from client import Server, complete, load_average, quantile
+from client import Server, bench_parser, complete, quantile, run_bench
 
 OPTIONS = "--max-running", 8, "--kv-tokens", 4096, "--drain-timeout", 60
 
@@ -56,15 +54,7 @@ async def measure(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tessera", default="build/release/tessera")
-    parser.add_argument("--model", required=True)
+    parser = bench_parser(__doc__)
     parser.add_argument("--restarts", type=int, default=20)
     parser.add_argument("--clients", type=int, default=12)
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    result = {"load_average": load_average(), **asyncio.run(measure(arguments))}
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(result, file)
+    run_bench(parser, measure)

@@ -6,13 +6,12 @@ come back, memory does not grow, no other request fails, and answers are those o
 """
 import argparse
 import asyncio
-import json
 import os
 import random
 import signal
 import time
 
-from client import Server, complete, load_average, quantile
+from client import Server, bench_parser, complete, quantile, run_bench
 
 STORY = "Once upon a time there was a little girl who had a red ball. She played with it every day in the park, and "
 
@@ -90,18 +89,10 @@ async def measure(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tessera", default="build/release/tessera")
-    parser.add_argument("--model", required=True)
+    parser = bench_parser(__doc__)
     parser.add_argument("--requests", type=int, default=10000)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--layout", default="tp=2")
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    result = {"load_average": load_average(), **asyncio.run(measure(arguments))}
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(result, file)
+    run_bench(parser, measure)

@@ -49,6 +49,18 @@ inline void score(const AttentionStep& s, const float* left, const float* panels
                 kKeyBlock, false);
 }
 
+// Raises the maximum of a row to `now` and brings what the row gathered under the old one to the new; its sum.
+template <class Step>
+inline F16 raise_maximum(const Step& s, int64_t r, float now) {
+  const F16 total = load(s.sum + r * 16);
+  if (now == s.max[r]) return total;
+  const F16 factor = exp(splat(s.max[r]) - splat(now));
+  float* out = s.out + r * s.width;
+  for (int64_t i = 0; i < s.width; i += 16) store(out + i, load(out + i) * factor);
+  s.max[r] = now;
+  return total * factor;
+}
+
 // Turns a row of scores into weights exp(score * scale - max), updates max and sum, and rescales what the row
 // has gathered before.
 inline void weigh_row(const AttentionStep& s, int64_t r) {
@@ -67,14 +79,7 @@ inline void weigh_row(const AttentionStep& s, int64_t r) {
     store(scores + i, x);
   }
   const float now = maximum(largest);
-  F16 total = load(s.sum + r * 16);
-  if (now != s.max[r]) {
-    const F16 factor = exp(splat(s.max[r]) - splat(now));
-    total = total * factor;
-    float* out = s.out + r * s.width;
-    for (int64_t i = 0; i < s.width; i += 16) store(out + i, load(out + i) * factor);
-    s.max[r] = now;
-  }
+  F16 total = raise_maximum(s, r, now);
   for (int64_t i = 0; i < width; i += 16) {
     const F16 p = exp(load(scores + i) - splat(now));
     total = total + p;

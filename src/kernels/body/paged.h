@@ -101,14 +101,7 @@ inline void weigh_paged_row(const PagedStep& s, int64_t r, To* weights) {
     store(scores + i, x);
   }
   const float now = maximum(largest);
-  F16 total = load(s.sum + r * 16);
-  if (now != s.max[r]) {
-    const F16 factor = exp(splat(s.max[r]) - splat(now));
-    total = total * factor;
-    float* out = s.out + r * s.width;
-    for (int64_t i = 0; i < s.width; i += 16) store(out + i, load(out + i) * factor);
-    s.max[r] = now;
-  }
+  F16 total = raise_maximum(s, r, now);
   for (int64_t i = 0; i < width; i += 16) {
     F16 p = exp(load(scores + i) - splat(now));
     total = total + p;
