@@ -139,7 +139,8 @@ void check_head(Reader& reader) {
     throw make_error(ErrorCode::data_loss, "the file does not begin with GGUF: it is no GGUF file, or torn");
   const auto version = reader.take<uint32_t>("the version");
   if (version == 2 || version == 3) return;
-  const bool swapped = __builtin_bswap32(version) <= 3;
+  const uint32_t turned = __builtin_bswap32(version);
+  const bool swapped = turned >= 1 && turned <= 3;
   throw invalid("GGUF version {}; versions 2 and 3 in little endian are read",
                 swapped ? "in big endian" : std::to_string(version));
 }

@@ -154,8 +154,10 @@ void add_plan_train(CLI::App& plan_command) {
       ->add_option("--space", options->space,
                    "default, or calculon: that planner's space, ranked per sample (GPUs)")
       ->capture_default_str();
-  command->add_option("--min-gpus", options->min_gpus, "Try halves of --gpus down to this many (GPUs)");
-  command->add_option("--max-days", options->max_days, "Limit of the whole run, with --tokens (GPUs)");
+  command->add_option("--min-gpus", options->min_gpus, "Try halves of --gpus down to this many (GPUs)")
+      ->check(positive_number());
+  command->add_option("--max-days", options->max_days, "Limit of the whole run, with --tokens (GPUs)")
+      ->check(positive_number());
   command->add_option("--software", options->software, "Software generation (GPUs; default: the newest)");
   command->add_option(
       "--schedules", options->schedules,

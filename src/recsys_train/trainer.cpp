@@ -41,7 +41,7 @@ Result<Mode> parse_mode(std::string_view text) {
   if (text == "sync") return Mode::sync;
   if (text == "hybrid") return Mode::hybrid;
   if (text == "async") return Mode::async;
-  return invalid("train.mode: got '{}', expected sync, hybrid or async{}", text,
+  return invalid("got '{}', expected sync, hybrid or async{}", text,
                  did_you_mean(text, {"sync", "hybrid", "async"}));
 }
 

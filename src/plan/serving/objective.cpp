@@ -29,7 +29,7 @@ Result<Aim> parse_aim(const std::string& text) {
     names.emplace_back(to_string(aim));
   }
   return invalid(
-      "objective '{}'{}: expected rate (tokens/s per GPU), user (tokens/s per user), ttft, cost or energy",
+      "objective '{}': expected rate (tokens/s per GPU), user (tokens/s per user), ttft, cost or energy{}",
       text, did_you_mean(text, names));
 }
 
