@@ -37,6 +37,7 @@ def load_tensors(folder):
 def write_gguf(folder, kind, path):
     config = json.loads((folder / "config.json").read_text())
     moe = config["model_type"] == "qwen3_moe"
+    experts_per_layer = config.get("num_experts") or config.get("num_local_experts")
     tensors = load_tensors(folder)
     writer = gguf.GGUFWriter(path, "qwen3moe" if moe else "llama")
     writer.add_context_length(config["max_position_embeddings"])
@@ -53,7 +54,7 @@ def write_gguf(folder, kind, path):
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("no_vocab")
     if moe:
-        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_count(experts_per_layer)
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
 
@@ -77,7 +78,7 @@ def write_gguf(folder, kind, path):
                 values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
             add(f"blk.{layer}.{ours}.weight", values, values.ndim == 2 and ours != "ffn_gate_inp")
         for part in ("gate", "up", "down") if moe else ():
-            experts = [tensors[f"{prefix}mlp.experts.{e}.{part}_proj.weight"] for e in range(config["num_experts"])]
+            experts = [tensors[f"{prefix}mlp.experts.{e}.{part}_proj.weight"] for e in range(experts_per_layer)]
             add(f"blk.{layer}.ffn_{part}_exps.weight", numpy.stack(experts), True)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
