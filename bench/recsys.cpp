@@ -3,7 +3,8 @@
 //   build/plan-only/bench/recsys [--json FILE] [--gib N] [--operations N] [--only speed|property] [--dim N]
 //
 // Every figure is the best of its repeats, on one thread unless the name says otherwise; ids are uniform over a
-// table of N GiB (default 2). `peer` is the machine's random gather for get, FBGEMM's published row-wise
+// table of N GiB (default 2). `peer` is a bare table of this run for get (two arrays, two prefetch phases, no
+// growth, locks, state or other policies: what a table could do here at all), FBGEMM's published row-wise
 // Adagrad step with a dense index (14 / 6.0 / 3.7 M rows/s, one core of another machine) for get + put, and one
 // thread for scaling.
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "core/clock.h"
 #include "core/machine.h"
 #include "recsys/hash.h"
+#include "recsys/prefetch.h"
 #include "recsys/region.h"
 #include "recsys/row_kernels.h"
 #include "recsys/testing_oracle.h"
@@ -105,27 +107,83 @@ nlohmann::json row(const std::string& name, const char* unit, const std::string&
           {"repeats", kRepeats}};
 }
 
-// Independent random 64-byte lines of a table of that size, prefetched 24 ahead: the limit of any store.
+// Independent random 64-byte lines of a table of that size, fetched 32 ahead and copied: the limit of any
+// store.
 double gather_limit(double gib) {
   auto region = Region::reserve(static_cast<int64_t>(gib * (1 << 30)));
   TESSERA_REQUIRE(region.ok(), "{}", region.error().message);
   std::memset(region->data(), 1, static_cast<size_t>(region->bytes()));
   uint64_t lines = static_cast<uint64_t>(region->bytes() / 64);
-  std::vector<uint64_t> picks(kBatch + 24);
-  float sums[16] = {};  // one chain per lane: a single one would wait for its own additions
-  double rate = best_rate(1, 100, [&](int, int batch) {
+  constexpr size_t kAhead = 32;
+  std::vector<uint64_t> picks(kBatch + kAhead);
+  std::vector<std::byte> out(kBatch * 64);
+  return best_rate(1, 100, [&](int, int batch) {
     for (size_t i = 0; i < picks.size(); ++i)
-      picks[i] = below(mix64(static_cast<uint64_t>(batch) << 20 | i), lines);
-    const float* base = reinterpret_cast<const float*>(region->data());
+      picks[i] = below(mix64(static_cast<uint64_t>(batch) << 20 | i), lines) * 64;
     for (size_t i = 0; i < kBatch; ++i) {
-      __builtin_prefetch(base + picks[i + 24] * 16);
-      for (int j = 0; j < 16; ++j) sums[j] += base[picks[i] * 16 + static_cast<uint64_t>(j)];
+      prefetch_far(region->data() + picks[i + kAhead]);
+      std::memcpy(out.data() + i * 64, region->data() + picks[i], 64);
     }
   });
-  asm volatile("" : : "m"(sums) : "memory");
-  return rate;
 }
 
+// What a table can do at all on this machine: slots of (id, row) at a load of a half, rows of their own, both
+// without anything else in them, and a batch that fetches slots, then rows.
+class BareTable {
+ public:
+  BareTable(int64_t dim, int64_t rows)
+      : row_bytes_(static_cast<size_t>(dim) * sizeof(float)), num_slots_(static_cast<uint64_t>(2 * rows)) {
+    auto slots = Region::reserve(static_cast<int64_t>(num_slots_ * sizeof(Slot)));
+    auto values = Region::reserve(rows * static_cast<int64_t>(row_bytes_));
+    TESSERA_REQUIRE(slots.ok() && values.ok(), "no address space");
+    slots_ = std::move(*slots);
+    values_ = std::move(*values);
+    std::memset(values_.data(), 1, static_cast<size_t>(values_.bytes()));
+    for (int64_t i = 0; i < rows; ++i) {
+      uint64_t id = mix64(static_cast<uint64_t>(i) + 77), at = home(id);
+      while (slot(at).id != 0) at = at + 1 < num_slots_ ? at + 1 : 0;
+      slot(at) = {id, static_cast<uint64_t>(i)};
+    }
+  }
+  void get(std::span<const uint64_t> ids, std::byte* out) const {
+    constexpr size_t kBlock = 1024, kAhead = 32;
+    const std::byte* found[kBlock];
+    for (size_t first = 0; first < ids.size(); first += kBlock) {
+      for (size_t i = 0; i < kAhead; ++i) prefetch_far(&slot(home(ids[first + i])));
+      for (size_t i = 0; i < kBlock; ++i) {
+        if (i + kAhead < kBlock) prefetch_far(&slot(home(ids[first + i + kAhead])));
+        uint64_t at = home(ids[first + i]);
+        while (slot(at).id != ids[first + i]) at = at + 1 < num_slots_ ? at + 1 : 0;
+        found[i] = values_.data() + slot(at).row * row_bytes_;
+      }
+      auto fetch = [&](size_t i) { for_each_line(found[i], static_cast<int64_t>(row_bytes_), prefetch_far); };
+      for (size_t i = 0; i < kAhead; ++i) fetch(i);
+      for (size_t i = 0; i < kBlock; ++i) {
+        if (i + kAhead < kBlock) fetch(i + kAhead);
+        std::memcpy(out + (first + i) * row_bytes_, found[i], row_bytes_);
+      }
+    }
+  }
+
+ private:
+  struct Slot {
+    uint64_t id, row;
+  };
+  uint64_t home(uint64_t id) const { return below(mix64(id), num_slots_); }
+  Slot& slot(uint64_t number) const { return reinterpret_cast<Slot*>(slots_.data())[number]; }
+
+  size_t row_bytes_;
+  uint64_t num_slots_;
+  Region slots_, values_;
+};
+
+double bare_rate(int64_t dim, int64_t rows, Work& work, int batches) {
+  BareTable table(dim, rows);
+  return best_rate(1, batches, [&](int, int b) {
+    table.get(work.ids[static_cast<size_t>(b) % work.ids.size()],
+              reinterpret_cast<std::byte*>(work.rows.data()));
+  });
+}
 double get_rate(Store& store, std::vector<Work>& work, int batches) {
   return best_rate(static_cast<int>(work.size()), batches, [&](int t, int b) {
     Work& mine = work[static_cast<size_t>(t)];
@@ -149,7 +207,7 @@ int64_t resident_bytes() {
 }
 
 void measure(const Options& options, nlohmann::json& rows) {
-  double gather = gather_limit(options.gib);
+  std::printf("random gather of 64-byte lines: %.2f M/s\n", gather_limit(options.gib));
   const double published[3] = {14, 6.0, 3.7};
   for (int d = 0; d < 3; ++d) {
     int64_t dim = d == 0 ? 16 : d == 1 ? 64 : 128;
@@ -181,7 +239,8 @@ void measure(const Options& options, nlohmann::json& rows) {
     two.push_back(make_work(dim, count, 64, 1000));
     two.push_back(make_work(dim, count, 64, 2000));
     double get1 = get_rate(*store, one, batches);
-    rows.push_back(row("get" + suffix, "M rows/s", "random 64-byte gather, this run", get1, gather, 1));
+    double bare = bare_rate(dim, count, one[0], batches);
+    rows.push_back(row("get" + suffix, "M rows/s", "bare table, this run", get1, bare, 1));
     double step1 = step_rate(*store, one, batches);
     rows.push_back(
         row("get+put" + suffix, "M rows/s", "FBGEMM dense index, published", step1, published[d], 1));

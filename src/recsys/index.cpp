@@ -72,7 +72,7 @@ Status Index::restart(uint64_t count) {
                       count);
   Bucket* old = buckets();
   uint64_t old_count = view().count;
-  view_.store(static_cast<uint64_t>(fresh - base_) << kCountBits | count, std::memory_order_release);
+  view_->store(static_cast<uint64_t>(fresh - base_) << kCountBits | count, std::memory_order_release);
   entries_ = 0;
   if (old_count != 0) space_->release(old, old_count);
   return {};

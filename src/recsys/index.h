@@ -78,7 +78,8 @@ class BucketSpace {
 
 class Index {
  public:
-  explicit Index(BucketSpace& space) : space_(&space), base_(space.base()) {}
+  // `view`: a word that is kept for the index, wherever searches find it best; 0 at first.
+  Index(BucketSpace& space, std::atomic<uint64_t>& view) : space_(&space), base_(space.base()), view_(&view) {}
 
   static uint16_t tag_of(uint64_t hash) {
     uint16_t tag = static_cast<uint16_t>(hash);
@@ -95,10 +96,11 @@ class Index {
       return bucket + 1 == buckets + count ? buckets : bucket + 1;
     }
   };
-  View view() const {
-    uint64_t word = view_.load(std::memory_order_acquire);
-    return {base_ + (word >> kCountBits), word & kCountMask};
+  static View view_of(const Bucket* base, const std::atomic<uint64_t>& view) {
+    uint64_t word = view.load(std::memory_order_acquire);
+    return {base + (word >> kCountBits), word & kCountMask};
   }
+  View view() const { return view_of(base_, *view_); }
 
   // The row whose tag matches and for which same(row) holds, or kNoRow.
   template <class Same>
@@ -122,12 +124,12 @@ class Index {
   static constexpr int kCountBits = 24;
   static constexpr uint64_t kCountMask = (uint64_t{1} << kCountBits) - 1;
   double capacity() const { return static_cast<double>(view().count * Bucket::kEntries); }
-  Bucket* buckets() const { return base_ + (view_.load(std::memory_order_relaxed) >> kCountBits); }
+  Bucket* buckets() const { return base_ + (view_->load(std::memory_order_relaxed) >> kCountBits); }
   uint64_t next(uint64_t number) const { return number + 1 == view().count ? 0 : number + 1; }
 
   BucketSpace* space_;
   Bucket* base_;
-  std::atomic<uint64_t> view_{0};  // place of the first bucket in the space, and how many there are
+  std::atomic<uint64_t>* view_;  // place of the first bucket in the space, and how many there are
   uint64_t entries_ = 0;
 };
 

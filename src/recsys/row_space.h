@@ -41,6 +41,11 @@ class RowSpace {
   static Result<std::unique_ptr<RowSpace>> create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes,
                                                   const std::string& path = "", uint64_t options_hash = 0);
 
+  // A row of the shard whose chunks these are.
+  std::byte* record(const uint32_t* chunks, uint32_t row) const {
+    int64_t place = static_cast<int64_t>(chunks[row / kChunkRows]) * kChunkRows + row % kChunkRows;
+    return chunks_ + place * record_bytes_;
+  }
   std::byte* chunk(uint32_t number) const { return chunks_ + static_cast<int64_t>(number) * chunk_bytes_; }
   uint32_t take_chunk(int64_t shard);  // kNoRow when there is no more room
   uint16_t* owners() const { return owners_; }
@@ -73,10 +78,7 @@ class ShardRows {
   void adopt_chunk(uint32_t chunk);
   // Any number below kNoRow gives readable memory, so that a reader beside a writer may ask first and check the
   // id afterwards.
-  std::byte* record(uint32_t row) const {
-    return space_->chunk(chunks_[row / RowSpace::kChunkRows]) +
-           static_cast<int64_t>(row % RowSpace::kChunkRows) * record_bytes_;
-  }
+  std::byte* record(uint32_t row) const { return space_->record(chunks_, row); }
   // A row that is not live, or kNoRow. The caller writes the record, then calls set_live().
   uint32_t take();
   void set_live(uint32_t row) {

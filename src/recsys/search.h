@@ -13,18 +13,24 @@
 #include "recsys/hash.h"
 #include "recsys/index.h"
 #include "recsys/prefetch.h"
+#include "recsys/row_space.h"
 
 namespace tessera::recsys {
+
+// What a search reads of a shard. Those of all shards lie together, so that they stay in the first cache.
+struct ShardHead {
+  std::atomic<uint64_t> index{0};    // Index::view_of
+  const uint32_t* chunks = nullptr;  // RowSpace::chunks_of
+};
 
 class Search {
  public:
   // Ids of one block. Small enough that the rows of a block (1024 x 64 bytes) stay in the second cache.
   static constexpr size_t kBlock = 1024;
 
-  // `shard_index(s)`: the index of shard s of 2^shard_bits; `record_of(s, row)`: where a row lies.
-  template <class ShardIndex, class RecordOf>
-  void run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index,
-           const RecordOf& record_of);
+  // `heads`: of 2^shard_bits shards.
+  void run(std::span<const uint64_t> ids, int shard_bits, const ShardHead* heads, const Bucket* buckets,
+           const RowSpace& rows);
 
   // Of ids[i] after run().
 
@@ -72,9 +78,9 @@ inline void Search::search_further() {
   }
 }
 
-template <class ShardIndex, class RecordOf>
-void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex& shard_index,
-                 const RecordOf& record_of) {
+inline void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardHead* heads,
+                        const Bucket* buckets, const RowSpace& rows) {
+  auto view_of = [&](size_t shard) { return Index::view_of(buckets, heads[shard].index); };
   const size_t count = ids.size();
   const Bucket* homes[kAhead];
   late_.clear();
@@ -82,7 +88,7 @@ void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex
     uint64_t hash = mix64(ids[i]);
     hashes_[i] = hash;
     shards_[i] = static_cast<uint16_t>(shard_bits == 0 ? 0 : hash >> (64 - shard_bits));
-    homes[i % kAhead] = shard_index(shards_[i]).view().home(hash << shard_bits);
+    homes[i % kAhead] = view_of(shards_[i]).home(hash << shard_bits);
     prefetch_far(homes[i % kAhead]);
   };
   for (size_t i = 0; i < std::min(kAhead, count); ++i) fetch(i);
@@ -90,7 +96,7 @@ void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex
     const Bucket* home = homes[i % kAhead];
     if (i + kAhead < count) fetch(i + kAhead);
     if (search_one(i, *home)) continue;
-    Index::View view = shard_index(shards_[i]).view();
+    Index::View view = view_of(shards_[i]);
     if (home < view.buckets || home >= view.buckets + view.count) continue;  // the index has moved on
     late_.push_back({static_cast<uint32_t>(i), view, view.after(home)});
     prefetch_far(late_.back().bucket);
@@ -98,7 +104,7 @@ void Search::run(std::span<const uint64_t> ids, int shard_bits, const ShardIndex
   search_further();
   // Apart, so that no prefetch waits for the tables behind an address.
   for (size_t i = 0; i < count; ++i)
-    records_[i] = rows_[i] == kNoRow ? nullptr : record_of(shards_[i], rows_[i]);
+    records_[i] = rows_[i] == kNoRow ? nullptr : rows.record(heads[shards_[i]].chunks, rows_[i]);
 }
 
 }  // namespace tessera::recsys

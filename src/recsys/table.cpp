@@ -45,8 +45,11 @@ Result<std::unique_ptr<Table>> Table::create(const GroupOptions& group, int64_t 
   TESSERA_ASSIGN_OR_RETURN(table->space_, RowSpace::create(table->update_.layout().bytes, num_shards, reserve,
                                                            shared.path, hash_of_options(group)));
   TESSERA_ASSIGN_OR_RETURN(table->buckets_, BucketSpace::create(reserve));
+  table->heads_ = std::make_unique<ShardHead[]>(static_cast<size_t>(num_shards));
+  table->versions_ = std::make_unique<RowVersions[]>(static_cast<size_t>(num_shards));
   for (int64_t s = 0; s < num_shards; ++s)
-    table->shards_.push_back(std::make_unique<Shard>(*table->space_, *table->buckets_, s, group, num_shards));
+    table->shards_.push_back(std::make_unique<Shard>(*table->space_, *table->buckets_, table->heads_[s],
+                                                     table->versions_[s], s, group, num_shards));
   table->adopt_chunks();
   if (!disk.folder.empty() && group.eviction.budget_bytes != 0) {
     std::string path = shared.path.empty() ? "" : disk.folder + "/" + group.name;
@@ -216,7 +219,7 @@ Status Table::make_row(Visitor& visitor, uint64_t now) {
     update_.create(visitor.id, visitor.record);
     if (eviction_.tracks_visits()) eviction_.visit(visitor.record, now);
   }
-  shard.rows.mark_dirty(row);
+  if (shard.tracks_changes) shard.rows.mark_dirty(row);
   shard.rows.set_live(row);
   shard.index.insert(index_hash(visitor.hash), Index::tag_of(visitor.hash), row);
   ++shard.stats.created;
@@ -235,7 +238,7 @@ bool Table::grow(Shard& shard, uint64_t buckets) {
 void Table::remove(Shard& shard, uint32_t row) {
   uint64_t id = id_of(shard.rows.record(row)), hash = hash_of(id);
   touch(shard, row);
-  if (shard.tracks_removals) shard.removed.push_back(id);
+  if (shard.tracks_changes) shard.removed.push_back(id);
   leave_memory(shard, row, hash);
 }
 

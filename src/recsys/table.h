@@ -42,12 +42,18 @@ struct DiskShard {
 };
 
 struct Shard {
-  Shard(RowSpace& space, BucketSpace& buckets, int64_t number, const GroupOptions& group, int64_t num_shards)
-      : index(buckets), rows(space, number), admission(group.admission, num_shards) {}
+  Shard(RowSpace& space, BucketSpace& buckets, ShardHead& head, RowVersions& row_versions, int64_t number,
+        const GroupOptions& group, int64_t num_shards)
+      : index(buckets, head.index),
+        rows(space, number),
+        versions(row_versions),
+        admission(group.admission, num_shards) {
+    head.chunks = space.chunks_of(number);
+  }
   std::mutex mutex;  // of all that changes the shard
   Index index;
   ShardRows rows;
-  RowVersions versions;
+  RowVersions& versions;
   Admission admission;
   std::atomic<uint64_t> removals = 0;  // while it stands still, a record that was found stays where it is
   GroupStats stats;
@@ -57,8 +63,9 @@ struct Shard {
   // because somebody was about to change them.
   std::vector<uint64_t> pending;
   std::vector<std::byte> saved;
-  // Ids removed since the last cut, once there was one; and those of the snapshot under way.
-  bool tracks_removals = false;
+  // Ids removed since the last cut, and those of the snapshot under way. Before the first cut nobody asks what
+  // changed.
+  bool tracks_changes = false;
   std::vector<uint64_t> removed, removed_before_cut;
 };
 
@@ -152,7 +159,7 @@ class Table {
   bool drop_expired(Visitor& visitor, uint64_t now);
   // To be called before the bytes of a row change.
   void touch(Shard& shard, uint32_t row) {
-    shard.rows.mark_dirty(row);
+    if (shard.tracks_changes) shard.rows.mark_dirty(row);
     keep_for_snapshot(shard, row);
   }
   void keep_for_snapshot(Shard& shard, uint32_t row) {
@@ -193,7 +200,11 @@ class Table {
   std::unique_ptr<RowSpace> space_;
   std::unique_ptr<DiskSpace> disk_;  // null: rows that leave memory are gone
   std::unique_ptr<BucketSpace> buckets_;
+  // Of each shard, apart from the rest of it: what a get reads for every id.
+  std::unique_ptr<ShardHead[]> heads_;
+  std::unique_ptr<RowVersions[]> versions_;
   std::vector<std::unique_ptr<Shard>> shards_;
+  std::atomic<bool> tracks_changes_ = false;  // so do shards, or will soon
 };
 
 }  // namespace tessera::recsys

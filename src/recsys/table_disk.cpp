@@ -206,7 +206,7 @@ Status Table::bring_back_one(Visitor& visitor) {
 
 void Table::remove_from_disk(Shard& shard, uint32_t slot, const std::byte* record) {
   keep_for_snapshot(shard, slot, record);
-  if (shard.tracks_removals) shard.removed.push_back(id_of(record));
+  if (shard.tracks_changes) shard.removed.push_back(id_of(record));
   shard.disk->index.remove(index_hash(mix64(id_of(record))), slot);
   shard.disk->rows.drop(slot);
 }

@@ -12,9 +12,7 @@ void ShardOrder::sort(const Search& search, size_t count, size_t num_shards) {
 }
 
 void Table::search(Search& search, std::span<const uint64_t> ids) const {
-  search.run(
-      ids, shard_bits_, [this](size_t shard) -> const Index& { return shards_[shard]->index; },
-      [this](size_t shard, uint32_t row) { return shards_[shard]->rows.record(row); });
+  search.run(ids, shard_bits_, heads_.get(), buckets_->base(), *space_);
 }
 
 void Table::find_record(Visitor& visitor) {
@@ -28,7 +26,7 @@ void Table::find_record(Visitor& visitor) {
 inline bool Table::read_unlocked(const Search& found, size_t i, uint64_t id, uint64_t now, float* out) const {
   const std::byte* record = found.record(i);
   if (record == nullptr || RowVersions::kReadersLock) return false;
-  const RowVersions& versions = shards_[found.shard(i)]->versions;
+  const RowVersions& versions = versions_[found.shard(i)];
   uint32_t version = versions.begin_read(found.row(i));
   if (version % 2 != 0 || id_of(record) != id || eviction_.expired(record, now)) return false;
   update_.read(record, out);
@@ -47,9 +45,7 @@ Status Table::read_block(std::span<const uint64_t> ids, size_t first, const Read
     TESSERA_RETURN_IF_ERROR(train ? bring_back(found, order, ids) : read_ahead(found, order, count, reads));
   }
   auto prefetch = [&](size_t i) {
-    if (found.record(i) == nullptr) return;
-    fetch(found.record(i), false);
-    shards_[found.shard(i)]->versions.prefetch(found.row(i));
+    if (found.record(i) != nullptr) fetch(found.record(i), false);
   };
   for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
   for (size_t i = 0; i < count; ++i) {

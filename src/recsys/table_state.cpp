@@ -15,13 +15,14 @@ constexpr uint32_t kRowsPerLock = 2048;  // of a snapshot: others wait for at mo
 // ---- snapshots ----
 
 void Table::cut(bool full) {
+  tracks_changes_.store(true, std::memory_order_relaxed);
   for (auto& shard : shards_) {
     std::lock_guard lock(shard->mutex);
     size_t words = (shard->rows.end() + 63) / 64;
     shard->pending.resize(words);
     for (size_t word = 0; word < words; ++word) shard->pending[word] = shard->rows.take_changes(word, full);
     shard->removed_before_cut = std::exchange(shard->removed, {});
-    shard->tracks_removals = true;
+    shard->tracks_changes = true;
     shard->saved.clear();  // of a snapshot that failed
     if (shard->disk == nullptr) continue;
     words = (shard->disk->rows.end() + 63) / 64;

@@ -33,7 +33,7 @@ struct DiskReads {
 
 // Lines of a record on their way at once: enough for all misses that a core can have under way.
 inline size_t Table::fetch_distance() const {
-  constexpr int64_t kLines = 64;
+  constexpr int64_t kLines = 96;
   return static_cast<size_t>(std::clamp<int64_t>(kLines / (update_.layout().bytes / 64 + 2), 4, 32));
 }
 
@@ -49,6 +49,7 @@ Status Table::visit_block(std::span<const uint64_t> ids, size_t first, const flo
   static thread_local std::vector<uint64_t> removals;
   static thread_local DiskReads reads;
   const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
+  const bool changes = tracks_changes_.load(std::memory_order_relaxed);
   removals.resize(shards_.size());
   for (size_t s = 0; s < shards_.size(); ++s)
     removals[s] = shards_[s]->removals.load(std::memory_order_acquire);
@@ -61,7 +62,7 @@ Status Table::visit_block(std::span<const uint64_t> ids, size_t first, const flo
     size_t at = order.positions[i];
     if (found.record(at) != nullptr) {
       fetch(found.record(at), true);
-      shards_[found.shard(at)]->rows.prefetch_dirty(found.row(at));
+      if (changes) shards_[found.shard(at)]->rows.prefetch_dirty(found.row(at));
     }
     if (floats == nullptr) return;
     for_each_line(floats + (first + at) * dim, group_.dim * static_cast<int64_t>(sizeof(float)), prefetch_far);
