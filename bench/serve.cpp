@@ -14,11 +14,11 @@
 
 #include "core/clock.h"
 #include "core/file.h"
-#include "data/tokenizer.h"
 #include "kernels/kernels.h"
 #include "kernels/threads.h"
 #include "serve/engine.h"
 #include "serve/setup.h"
+#include "serve/step_times.h"
 
 namespace {
 
@@ -48,17 +48,6 @@ double read_bandwidth() {
   }
   return best;
 }
-
-// Text costs as little as it can: every token is a letter.
-class Letters : public data::Tokenizer {
- public:
-  explicit Letters(int64_t size) {
-    set_tokens(std::vector<Token>(static_cast<size_t>(size), Token{.bytes = "x"}));
-  }
-  std::vector<int64_t> encode(std::string_view text, const data::EncodeOptions&) const override {
-    return std::vector<int64_t>(text.size(), 0);
-  }
-};
 
 struct Timing {
   double first_s = 0, decode_s = 0;  // until all have a token; from then to the end
@@ -115,7 +104,7 @@ Result<json> measure(const Flags& flags) {
   const int64_t most = std::max<int64_t>(*std::ranges::max_element(flags.batches), 1);
   options.kv_tokens = most * (flags.prompt + flags.tokens + 64) + flags.prefill + 64;
   options.max_batch_tokens = 512;
-  auto tokenizer = std::make_shared<Letters>(model.spec().vocab);
+  auto tokenizer = serve::letters(model.spec().vocab);
   TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, *team, tokenizer,
                                                              {.scheduling = serve::scheduling_of(options)}));
   const int64_t vocab = model.spec().vocab;

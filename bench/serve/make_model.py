@@ -5,6 +5,8 @@ import pathlib
 import torch
 import transformers
 
+from start import write_tokenizer
+
 COMMON = dict(vocab_size=32_000, hidden_size=1024, num_attention_heads=16, num_key_value_heads=8, head_dim=64,
               max_position_embeddings=8192, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
               pad_token_id=None, torch_dtype="bfloat16")
@@ -24,4 +26,5 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.bfloat16)
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS[flags.kind])
     model.save_pretrained(flags.out, max_shard_size="100GB")
+    write_tokenizer(flags.out)
     print(f"{flags.out}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters")

@@ -84,7 +84,12 @@ def make(folder):
     (folder / "packed.json").write_text(json.dumps(
         {"format": "tessera-packed", "version": 1, "tp_blocks": BLOCKS, "head_xxh3": "0", "tensors": index}))
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    alphabet = {chr(code): i for i, code in enumerate(byte_letters())}
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder, vocab=VOCAB):
+    """Every byte is a token, and every other id has a text: for models whose text means nothing."""
+    alphabet = {chr(code): i for i, code in enumerate(byte_letters())} | {f"t{i}": i for i in range(256, vocab)}
     (folder / "tokenizer.json").write_text(json.dumps({
         "added_tokens": [], "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
         "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": alphabet, "merges": []}}))

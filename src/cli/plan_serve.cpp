@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "plan/catalogue.h"
 #include "plan/emit/emit.h"
+#include "plan/serving/host.h"
 #include "plan/serving/search_page.h"
 #include "plan/serving/search_report.h"
 #include "plan/serving/validation_report.h"
@@ -45,7 +46,7 @@ Result<serving::Formats> formats_of(const ServeOptions& options, const Blueprint
     formats = serving::formats_for(model, format, format, 2);
     narrow = format != WeightFormat::bf16 && format != WeightFormat::float32;
   }
-  formats.kv_bytes = narrow ? engine.kv_bytes : 2;
+  formats.kv_bytes = narrow || engine.name == "tessera" ? engine.kv_bytes : 2;
   if (options.kv_precision.empty()) return formats;
   TESSERA_ASSIGN_OR_RETURN(WeightFormat cache, serving::parse_weight_format(options.kv_precision));
   formats.kv_bytes = bytes_per_weight(cache);
@@ -116,6 +117,31 @@ Result<serving::Engine> engine_of(const ServeOptions& options) {
                  options.version, engine.name, fmt::join(versions, ", "));
 }
 
+// A host that `tessera calibrate --serve` timed brings its engine; it is one process.
+Status take_timed_host(const ServeOptions& options, serving::SearchRequest& request) {
+  for (const char* option : {"--engine", "--engine-version", "--site"})
+    if (options.has(option) && !(options.engine == "tessera" && option == std::string("--engine")))
+      return invalid("{} does not go with {}, which was timed with the engine of tessera", option,
+                     options.cluster);
+  if (options.has("--gpus") && options.gpus != 1)
+    return invalid("--gpus {}: {} was timed as one process; leave it out", options.gpus, options.cluster);
+  TESSERA_ASSIGN_OR_RETURN(serving::ServingHost host, serving::load_serving_host(options.cluster));
+  request.device = host.device;
+  request.engine = request.one_phase_engine = host.engine;
+  request.gpus = 1;
+  return {};
+}
+
+Status choose_host(const ServeOptions& options, serving::SearchRequest& request) {
+  if (serving::is_serving_host(options.cluster)) return take_timed_host(options, request);
+  request.gpus = options.gpus;
+  TESSERA_ASSIGN_OR_RETURN(request.device, serving::accelerator(options.cluster, options.site));
+  TESSERA_ASSIGN_OR_RETURN(request.engine, engine_of(options));
+  TESSERA_ASSIGN_OR_RETURN(request.one_phase_engine,
+                           serving::EngineCatalogue::built_in().find(options.engine, "disaggregated"));
+  return {};
+}
+
 Result<serving::SearchRequest> make_request(const ServeOptions& options) {
   serving::SearchRequest request;
   TESSERA_RETURN_IF_ERROR(check_together(options));
@@ -124,12 +150,8 @@ Result<serving::SearchRequest> make_request(const ServeOptions& options) {
     TESSERA_ASSIGN_OR_RETURN(request.percentile, serving::parse_percentile(options.percentile));
   }
   TESSERA_ASSIGN_OR_RETURN(request.model, plan::find_model(options.model));
-  TESSERA_ASSIGN_OR_RETURN(request.device, serving::accelerator(options.cluster, options.site));
-  TESSERA_ASSIGN_OR_RETURN(request.engine, engine_of(options));
-  TESSERA_ASSIGN_OR_RETURN(request.one_phase_engine,
-                           serving::EngineCatalogue::built_in().find(options.engine, "disaggregated"));
+  TESSERA_RETURN_IF_ERROR(choose_host(options, request));
   TESSERA_ASSIGN_OR_RETURN(request.formats, formats_of(options, request.model, request.engine));
-  request.gpus = options.gpus;
   for (serving::Engine* engine : {&request.engine, &request.one_phase_engine})
     if (options.chunk > 0) engine->budget_tokens = static_cast<double>(options.chunk);
   request.limits = limits_of(options);

@@ -36,9 +36,9 @@ const std::vector<ScalarField>& scalar_fields() {
 }
 
 std::vector<std::string> known_keys() {
-  std::vector<std::string> keys = {"name",         "cores",     "running",   "speed", "threads",
-                                   "thread_speed", "attention", "tier",      "gemm",  "link",
-                                   "op_float32",   "op_bf16",   "provenance"};
+  std::vector<std::string> keys = {
+      "name", "cores", "running",    "speed",   "threads",    "thread_speed", "attention", "tier",
+      "gemm", "link",  "op_float32", "op_bf16", "provenance", "serving_host"};  // plan/serving/host.h
   for (const auto& field : scalar_fields()) keys.push_back(field.key);
   return keys;
 }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/torch/calibrate_serving.h"
 #include "core/clock.h"
 #include "core/file.h"
 
@@ -17,6 +18,7 @@ namespace {
 struct CalibrateOptions {
   std::string out, json;
   double seconds = 20;
+  CalibrateServing serving;
 };
 
 // One line that moves on a terminal, one line per item elsewhere.
@@ -76,6 +78,47 @@ void print_summary(const plan::Cluster& cluster, double seconds, FILE* out) {
   fmt::print(out, "measured in {:.1f} s\n", seconds);
 }
 
+nlohmann::json to_json(const CalibratedServing& done) {
+  const plan::serving::HostFit& fit = done.fit;
+  nlohmann::json engine = nlohmann::json::object(), provenance = nlohmann::json::object();
+  for (const auto& field : plan::serving::engine_fields()) engine[field.name] = fit.host.engine.*field.member;
+  for (const auto& [key, source] : fit.host.provenance) provenance[key] = source;
+  nlohmann::json loads = nlohmann::json::array();
+  for (size_t i = 0; i < done.timed.size(); ++i) {
+    const auto& last = done.timed[i].steps.back();
+    double tokens = 0;
+    for (const auto& load : done.timed[i].steps) tokens += load.prefill_tokens;
+    loads.push_back({{"sequences", last.decode_sequences},
+                     {"context", last.decode_context},
+                     {"prompt_tokens", tokens},
+                     {"timed_s", done.timed[i].seconds},
+                     {"predicted_s", fit.predicted_s[i]}});
+  }
+  return {{"loads", loads},
+          {"products_gflops", fit.host.device.bf16 / 1e9},
+          {"memory_gb_per_s", fit.host.device.memory_bytes_per_s / 1e9},
+          {"engine", engine},
+          {"mean_error", fit.mean_error},
+          {"max_error", fit.max_error},
+          {"provenance", provenance}};
+}
+
+void print_serving(const plan::serving::HostFit& fit, FILE* out) {
+  const auto& device = fit.host.device;
+  fmt::print(out,
+             "serving: products up to {:.0f} GFLOP/s, weights at up to {:.1f} GB/s; timed loads predicted "
+             "within {:.1f} % "
+             "(mean), {:.1f} % (largest)\n",
+             device.bf16 / 1e9, device.memory_bytes_per_s / 1e9, 100 * fit.mean_error, 100 * fit.max_error);
+}
+
+Result<CalibratedServing> time_serving(const CalibrateOptions& options) {
+  Clock::time_point start = Clock::now();
+  CalibrateServing serving = options.serving;
+  serving.progress = [&](const std::string& what, double done) { show_progress(what, done, start); };
+  return calibrate_serving(serving);
+}
+
 Status run(const CalibrateOptions& options) {
   Clock::time_point start = Clock::now();
   train::CalibrationOptions calibration;
@@ -83,10 +126,19 @@ Status run(const CalibrateOptions& options) {
   calibration.progress = [&](const std::string& what, double done) { show_progress(what, done, start); };
   TESSERA_ASSIGN_OR_RETURN(plan::Cluster cluster, train::calibrate(calibration));
   double seconds = seconds_since(start);
-  print_summary(cluster, seconds, options.json == "-" ? stderr : stdout);
-  if (!options.out.empty()) TESSERA_RETURN_IF_ERROR(write_file_atomically(options.out, plan::to_toml(cluster)));
+  FILE* out = options.json == "-" ? stderr : stdout;
+  print_summary(cluster, seconds, out);
+  std::string file = plan::to_toml(cluster);
+  nlohmann::json json = to_json(cluster, seconds);
+  if (!options.serving.model.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(CalibratedServing serving, time_serving(options));
+    print_serving(serving.fit, out);
+    file += "\n" + plan::serving::to_toml(serving.fit.host);
+    json["serving"] = to_json(serving);
+  }
+  if (!options.out.empty()) TESSERA_RETURN_IF_ERROR(write_file_atomically(options.out, file));
   if (options.json.empty()) return {};
-  std::string text = to_json(cluster, seconds).dump(2) + "\n";
+  std::string text = json.dump(2) + "\n";
   if (options.json != "-") return write_file_atomically(options.json, text);
   std::fwrite(text.data(), 1, text.size(), stdout);
   return {};
@@ -102,9 +154,21 @@ void add_calibrate(CLI::App& app) {
   command->add_option("--seconds", options->seconds, "About how long to measure")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 300.0));
+  command
+      ->add_option("--serve", options->serving.model,
+                   "Model directory: time the server's engine on it too, for plan serve")
+      ->check(CLI::ExistingDirectory);
+  command->add_option("--dtype", options->serving.dtype, "With --serve: activations and KV, float32 or bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bf16"}));
+  command
+      ->add_option("--threads", options->serving.threads, "With --serve: threads of the server; 0: all cores")
+      ->check(CLI::Range(int64_t{0}, int64_t{1024}));
   command->footer(
-      "Example:\n  tessera calibrate --out here.toml\n"
-      "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 24");
+      "Examples:\n  tessera calibrate --out here.toml\n"
+      "  tessera plan train --model config.json --cluster here.toml --gpus 4 --seq 256 --batch 24\n"
+      "  tessera calibrate --serve DIR --out here.toml\n"
+      "  tessera plan serve --model DIR/config.json --cluster here.toml --precision int8 --trace requests.csv");
   command->callback([options] {
     if (Status status = run(*options); !status) report_error(status.error());
   });

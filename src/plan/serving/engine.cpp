@@ -63,6 +63,15 @@ double Engine::rate(const std::string& key) const {
   return rate(key.substr(0, dash) + key.substr(dot));
 }
 
+Result<Engine> read_engine(const nlohmann::json& table, const std::string& where) {
+  Engine engine;
+  engine.name = table.value("name", "");
+  engine.version = table.value("version", "");
+  for (const auto& [key, value] : table.items())
+    TESSERA_RETURN_IF_ERROR(read_key(key, value, where + ": " + key, engine));
+  return engine;
+}
+
 const std::vector<EngineField>& engine_fields() {
   static const std::vector<EngineField> fields = {
       {"compute", &Engine::compute, 0.2, 1.4},

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,9 @@ struct EngineField {
   bool of_version = false;  // fitted for entries of single versions too; the others are the engine's
 };
 const std::vector<EngineField>& engine_fields();
+
+// One table of constants; what it leaves out keeps its default. `where` begins messages.
+Result<Engine> read_engine(const nlohmann::json& table, const std::string& where);
 
 // `name`: vllm, sglang, trtllm (also TensorRT-LLM, "vLLM 0.11", ...); `version` chooses the entry with the
 // longest common prefix, "" the newest. Errors: an unknown engine.
