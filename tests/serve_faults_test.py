@@ -22,7 +22,8 @@ class Team(Server):
     """A server over two processes."""
 
     def __init__(self, tessera, *arguments, model=MODEL):
-        super().__init__(tessera, "--quiet", "--layout", "tp=2", *arguments, model=model)
+        layout = () if "--layout" in arguments else ("--layout", "tp=2")
+        super().__init__(tessera, "--quiet", *layout, *arguments, model=model)
 
     def workers(self):
         tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
@@ -45,8 +46,8 @@ class Team(Server):
         return time.monotonic() - start
 
     def strike(self, number):
-        """Sends a signal to the worker; returns it and the seconds until the server knew."""
-        (worker,) = self.workers()
+        """Sends a signal to a worker; returns it and the seconds until the server knew."""
+        worker = max(self.workers())
         os.kill(worker, number)
         return worker, self.wait_ready(False, NOTICED_S)
 

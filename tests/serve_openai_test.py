@@ -321,7 +321,7 @@ def test_port_in_use_is_one_readable_error(server, run_tessera):
 
 def test_bad_model_directory_and_layout_are_readable_errors(run_tessera, tmp_path):
     for arguments, text in [(("--model", tmp_path), "config.json"),
-                            (("--model", MODEL, "--layout", "pp=2"), "tp only"),
+                            (("--model", MODEL, "--layout", "cp=2"), "does not use cp"),
                             (("--model", MODEL, "--layout", "tp=3"), "tp=3"),
                             (("--model", MODEL, "--host", "nowhere"), "nowhere")]:
         result = run_tessera("serve", "--port", "0", *arguments, timeout=60)

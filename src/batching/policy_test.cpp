@@ -194,5 +194,58 @@ TEST(Wait, PredictionHoldsUnderOverload) {
   EXPECT_LT(static_cast<double>(late), 0.6 * static_cast<double>(admitted));
 }
 
+// Four tenants, of which one sends ten times as much: who is admitted gets its first token in time, 19 of 20 of
+// them, and the four get equal shares.
+TEST(Wait, AdmittedRequestsAreInTimeWhenOneTenantFloods) {
+  Server server(
+      {.blocks = 200, .block_tokens = 4, .max_batch_tokens = 64, .max_running = 8, .max_waiting = 400});
+  WaitPredictor predictor;
+  std::mt19937 random(4);
+  std::exponential_distribution<double> gap(1.0);
+  std::discrete_distribution<int> sender({10, 1, 1, 1});
+  const double objective = 10, capacity = 8 / (0.01 + 0.002 * 8) / 36;  // requests a second at 36 tokens each
+  struct Promise {
+    double arrived, predicted;
+    std::string tenant;
+  };
+  std::map<RequestId, Promise> promised;
+  std::map<std::string, double> served;
+  double now = 0, next = 0;
+  int64_t in_time = 0, admitted = 0;
+  for (RequestId id = 0; now < 600;) {
+    for (; next <= now; next += gap(random) / (3.9 * capacity), ++id) {
+      Submission submission = request(id, 4 + random() % 16, 8 + random() % 32);
+      submission.tenant = std::string(1, "abcd"[sender(random)]);
+      double wait = predictor.first_token_s(server.scheduler, submission);
+      if (predictor.likely_s(wait) > objective || !server.submit(submission)) continue;
+      predictor.claimed(submission);
+      promised[id] = {next, wait, submission.tenant};
+    }
+    size_t before = server.ended.size();
+    Step step = server.step();
+    double seconds = step.entries.empty() ? 0.01 : 0.01 + 0.002 * static_cast<double>(step.tokens());
+    now += seconds;
+    for (const StepEntry& entry : step.entries) {
+      auto found = promised.find(entry.id);
+      if (!entry.samples || found == promised.end()) continue;
+      const auto& [arrived, predicted, tenant] = found->second;
+      predictor.first_token_came(predicted, now - arrived);
+      in_time += now - arrived <= objective;
+      served[tenant] += 1;
+      ++admitted;
+      promised.erase(found);
+    }
+    for (size_t k = before; k < server.ended.size(); ++k)
+      predictor.claim_ended(server.lengths.at(server.ended[k]).second);
+    predictor.step_ended(seconds, step.tokens(), server.scheduler.num_waiting() > 0);
+  }
+  EXPECT_GT(admitted, 1000);
+  EXPECT_GT(static_cast<double>(in_time), 0.95 * static_cast<double>(admitted))
+      << in_time << " of " << admitted;
+  double sum = 0, squares = 0;
+  for (const auto& [tenant, count] : served) sum += count, squares += count * count;
+  EXPECT_GT(sum * sum / (4 * squares), 0.95) << served["a"] << " " << served["b"];
+}
+
 }  // namespace
 }  // namespace tessera::batching

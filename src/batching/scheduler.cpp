@@ -130,6 +130,12 @@ bool Scheduler::admits(const Request& request) const {
   return needed - std::ssize(found) + kv_.cost_of(found) <= free;
 }
 
+int64_t Scheduler::known_tokens(const Submission& submission) const {
+  if (submission.tokens.empty() || !submission.reuse) return 0;
+  const int64_t most = (submission.prompt_tokens - 1) / options_.block_tokens;
+  return std::ssize(kv_.match(submission.salt, submission.tokens, most)) * options_.block_tokens;
+}
+
 bool Scheduler::has_room(int64_t prompt_tokens) const {
   return num_waiting() == 0 && num_running() < options_.max_running &&
          blocks_for(prompt_tokens, options_.block_tokens) + num_running() <= kv_.num_available();
@@ -286,12 +292,6 @@ void Scheduler::reset() {
 void Scheduler::drop_tier(int64_t tier) {
   while (!running_.empty()) requeue_last();
   kv_.drop_tier(tier);
-}
-
-int64_t Scheduler::tokens_ahead(int64_t priority, const std::string& tenant) const {
-  auto claims = waiting_.claims(priority, tenant);
-  if (tenant.empty()) return claims.all;
-  return std::min(claims.all, claims.own * std::max<int64_t>(tenants_.num_present(), 1));
 }
 
 std::span<const BlockId> Scheduler::blocks_of(RequestId id) const {

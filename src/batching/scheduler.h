@@ -108,8 +108,12 @@ class Scheduler {
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return waiting_.size(); }
-  // Tokens that waiting requests may grow to which run before a new one of this priority and tenant.
-  int64_t tokens_ahead(int64_t priority, const std::string& tenant) const;
+  // Tokens that waiting requests as urgent as a new one may grow to: those of its tenant, and all.
+  WaitingQueue::Claims claims_ahead(int64_t priority, const std::string& tenant) const {
+    return waiting_.claims(priority, tenant);
+  }
+  // Tokens of a new request's prompt that it would find in the cache.
+  int64_t known_tokens(const Submission& submission) const;
   // Whether a new request of so many tokens would run in the next step.
   bool has_room(int64_t prompt_tokens) const;
   bool idle() const { return running_.empty() && waiting_.size() == 0; }

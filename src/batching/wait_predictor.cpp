@@ -1,5 +1,6 @@
 #include "batching/wait_predictor.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -20,6 +21,8 @@ void WaitPredictor::step_ended(double seconds, int64_t tokens, bool saturated) {
   fade_and_add(tokens_, keep, static_cast<double>(tokens));
   fade_and_add(steps_, keep, 1);
   fade_and_add(step_s_, keep, seconds);
+  for (auto& [tenant, claims] : demand_) claims *= keep;
+  std::erase_if(demand_, [](const auto& entry) { return entry.second < 1; });
   if (!saturated) return;
   fade_and_add(claims_, keep, ended);
   fade_and_add(saturated_s_, keep, seconds);
@@ -32,12 +35,39 @@ double WaitPredictor::claims_per_s() const {
   return step_s_ > 0 ? tokens_ / step_s_ : 0;
 }
 
+void WaitPredictor::claimed(const Submission& request) {
+  demand_[request.tenant] += static_cast<double>(request.max_length);
+}
+
+// The margin drifts to where one prediction in 20 is exceeded.
+void WaitPredictor::first_token_came(double predicted_s, double took_s) {
+  constexpr double kLate = 0.05, kPace = 0.1, kMost = 10;
+  const bool says_something = steps_ > 0 && predicted_s > 4 * step_s_ / steps_;
+  if (!says_something) return;
+  margin_ *= 1 + kPace * (took_s > likely_s(predicted_s) ? 1 - kLate : -kLate);
+  margin_ = std::clamp(margin_, 1.0, kMost);
+}
+
+// Part of all claims that end which are this tenant's, as long as it waits.
+double WaitPredictor::share_of(const std::string& tenant) const {
+  const bool is_known = demand_.contains(tenant);
+  const double fair = 1 / static_cast<double>(demand_.size() + (is_known ? 0 : 1)), rate = claims_per_s();
+  double others = 0;
+  for (const auto& [name, claims] : demand_)
+    if (name != tenant) others += std::min(claims / step_s_ / rate, fair);
+  return std::max(1 - others, fair);
+}
+
 double WaitPredictor::first_token_s(const Scheduler& scheduler, const Submission& request) const {
   double rate = claims_per_s();
   if (rate <= 0 || steps_ <= 0) return 0;
   double claims = 0;
-  if (!scheduler.has_room(request.prompt_tokens))
-    claims = static_cast<double>(scheduler.tokens_ahead(request.priority, request.tenant) + request.max_length);
+  if (!scheduler.has_room(request.prompt_tokens)) {
+    const auto ahead = scheduler.claims_ahead(request.priority, request.tenant);
+    claims = request.tenant.empty()
+                 ? static_cast<double>(ahead.all + request.max_length)
+                 : static_cast<double>(ahead.own + request.max_length) / share_of(request.tenant);
+  }
   // The step under way, then those of its prompt.
   int64_t chunk = scheduler.options().max_batch_tokens;
   double steps = 0.5 + static_cast<double>((request.prompt_tokens + chunk - 1) / chunk);

@@ -68,6 +68,8 @@ class Answer {
 
   int64_t losses = 0;  // steps that failed since its last token
 
+  double predicted_s = 0;  // from arrival to its first token
+
   // For the metrics.
   Clock::time_point arrival = Clock::now();
   std::optional<Clock::time_point> first_step, last_token;

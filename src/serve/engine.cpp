@@ -12,6 +12,9 @@ using batching::StepEntry;
 
 namespace {
 
+// Requests are there but none can run: until one comes, goes or is late.
+constexpr auto kNothingRuns = std::chrono::milliseconds(10);
+
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
@@ -44,8 +47,9 @@ Engine::Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, Eng
       tokenizer_(std::move(tokenizer)),
       options_(std::move(options)),
       runner_(std::move(runner)),
-      scheduler_(options_.scheduling) {
-  runner_.connect(team_.group());
+      scheduler_(options_.scheduling, model.place().replicas),
+      waits_(static_cast<size_t>(model.place().replicas)) {
+  runner_.connect(team_.groups());
   team_.on_loss([this] {
     { std::lock_guard lock(mutex_); }  // who is about to wait sees the loss
     changed_.notify_all();
@@ -107,6 +111,8 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
   std::vector<batching::Submission> submissions;
   for (const auto& request : requests) submissions.push_back(submission_of(next_id_++, request));
   TESSERA_RETURN_IF_ERROR(check_wait(submissions));
+  std::vector<double> predicted_s;
+  for (const auto& submission : submissions) predicted_s.push_back(wait_of(submission));
   for (size_t i = 0; i < submissions.size(); ++i) {
     Status status = scheduler_.submit(submissions[i]);
     if (status.ok()) continue;
@@ -121,6 +127,8 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
     auto answer =
         std::make_shared<Answer>(std::move(request), completions.back(), tokenizer_, options_.end_tokens);
     answer->guess_length = GuessLength(options_.max_guesses);
+    answer->predicted_s = predicted_s[i];
+    waits_[static_cast<size_t>(scheduler_.replica_of(id))].claimed(submissions[i]);
     answers_[id] = std::move(answer);
   }
   changed_.notify_all();
@@ -146,7 +154,8 @@ bool Engine::cancel(int64_t id) {
 bool Engine::forget(int64_t id) {
   auto found = answers_.find(id);
   if (found == answers_.end()) return false;
-  if (found->second->first_step) wait_.claim_ended(found->second->request().max_length());
+  if (found->second->first_step)
+    waits_[static_cast<size_t>(scheduler_.replica_of(id))].claim_ended(found->second->request().max_length());
   answers_.erase(found);
   return scheduler_.finish(id);
 }
@@ -171,7 +180,7 @@ batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& 
 Status Engine::check_wait(const std::vector<batching::Submission>& submissions) const {
   if (options_.ttft_objective_s <= 0) return {};
   for (const auto& submission : submissions) {
-    double wait_s = wait_.first_token_s(scheduler_, submission);
+    double wait_s = waits_[static_cast<size_t>(scheduler_.choose(submission))].likely_s(wait_of(submission));
     if (wait_s > options_.ttft_objective_s)
       return make_error(
           ErrorCode::resource_exhausted,
@@ -182,9 +191,14 @@ Status Engine::check_wait(const std::vector<batching::Submission>& submissions) 
   return {};
 }
 
+double Engine::wait_of(const batching::Submission& submission) const {
+  const int64_t replica = scheduler_.choose(submission);
+  return waits_[static_cast<size_t>(replica)].first_token_s(scheduler_.at(replica), submission);
+}
+
 int64_t Engine::retry_after_s() const {
   std::lock_guard lock(mutex_);
-  double wait_s = wait_.first_token_s(scheduler_, {.prompt_tokens = 1, .max_length = 1});
+  double wait_s = wait_of({.prompt_tokens = 1, .max_length = 1});
   return std::clamp<int64_t>(std::llround(wait_s), 1, 60);
 }
 
@@ -193,7 +207,7 @@ Gauges Engine::gauges() const {
   return {.running = scheduler_.num_running(),
           .waiting = scheduler_.num_waiting(),
           .kv_usage = static_cast<double>(scheduler_.blocks_in_use()) /
-                      static_cast<double>(scheduler_.options().blocks),
+                      static_cast<double>(options_.scheduling.blocks * scheduler_.count()),
           .prefix_queries = scheduler_.reuse().asked_tokens,
           .prefix_hits = scheduler_.reuse().found_tokens,
           .kv_demoted = kv_demoted_,
@@ -211,8 +225,8 @@ void Engine::run() {
     return fail(status.error());
   }
   lock.unlock();
-  // A rank that is gone already has nothing to be told.
-  (void)announce(team_.group(), Command::stop, {});
+  // A rank that is gone already has nothing to be told, nor have those that could not meet again.
+  if (Group* world = team_.groups().world) (void)announce(*world, Command::stop, {});
 }
 
 Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
@@ -227,32 +241,37 @@ Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
   auto has_news = [this] { return stopping_ || !scheduler_.idle() || team_.loss(); };
   if (changed_.wait_for(lock, pause, has_news)) return {};
   lock.unlock();
-  Status status = announce(team_.group(), Command::idle, {});
+  Status status = announce(*team_.groups().world, Command::idle, {});
   lock.lock();
   return status.ok() ? status : recover(lock, {}, status.error());
 }
 
 Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
   Work work = plan_step();
-  if (work.step.entries.empty() && work.step.moves.empty()) return {};
+  if (work.empty()) {
+    changed_.wait_for(lock, kNothingRuns);
+    return {};
+  }
   auto start = Clock::now();
   step_since_ = start;
   lock.unlock();
-  Status status = announce(team_.group(), Command::step, work.batch);
-  Result<bool> moved = status.ok() ? runner_.move(work.batch) : status.error();
+  Status status = announce(*team_.groups().world, Command::step, work.batches);
+  Result<bool> moved = status.ok() ? runner_.move(work.batches) : status.error();
   if (moved && !*moved) {
     lock.lock();
     lose_disk_tier();
     return {};
   }
-  Result<at::Tensor> logits = moved ? runner_.forward(work.batch) : moved.error();
-  if (logits) deliver(work, logits->cpu());
+  Result<std::vector<at::Tensor>> logits = moved ? runner_.forward(work.batches) : moved.error();
+  if (logits) deliver(work, *logits);
   lock.lock();
   step_since_.reset();
-  if (!logits) return recover(lock, work.answers, logits.error());
+  if (!logits) return recover(lock, work.answers(), logits.error());
   double seconds = seconds_since(start);
   longest_step_s_ = std::max(longest_step_s_, seconds);
-  wait_.step_ended(seconds, work.step.tokens(), scheduler_.num_waiting() > 0);
+  for (size_t i = 0; i < waits_.size(); ++i)
+    waits_[i].step_ended(seconds, work.shares[i].step.tokens(),
+                         scheduler_.at(static_cast<int64_t>(i)).num_waiting() > 0);
   return {};
 }
 
@@ -266,9 +285,18 @@ void Engine::guess() {
 
 Engine::Work Engine::plan_step() {
   if (options_.max_guesses > 0) guess();
-  Work work{.step = scheduler_.next_step()};
+  Work work;
+  for (batching::Step& step : scheduler_.next_steps()) {
+    work.shares.push_back(plan_share(std::move(step)));
+    work.batches.push_back(make_batch(work.shares.back()));
+  }
+  return work;
+}
+
+Engine::Share Engine::plan_share(batching::Step step) {
+  Share share{.step = std::move(step)};
   auto now = Clock::now();
-  for (int64_t id : work.step.admitted) {
+  for (int64_t id : share.step.admitted) {
     Answer& answer = *answers_.at(id);
     if (!answer.first_step) {
       metrics_.count_prompt_tokens(std::ssize(answer.request().prompt));
@@ -276,19 +304,29 @@ Engine::Work Engine::plan_step() {
       answer.first_step = now;
     }
   }
-  for (size_t i = 0; i < work.step.preempted.size(); ++i) metrics_.count_preemption();
-  for (const auto& move : work.step.moves) ++(move.to_tier > move.from_tier ? kv_demoted_ : kv_promoted_);
-  for (const StepEntry& entry : work.step.entries) work.answers.push_back(answers_.at(entry.id));
-  work.batch = make_batch(work);
-  return work;
+  for (size_t i = 0; i < share.step.preempted.size(); ++i) metrics_.count_preemption();
+  for (const auto& move : share.step.moves) ++(move.to_tier > move.from_tier ? kv_demoted_ : kv_promoted_);
+  for (const StepEntry& entry : share.step.entries) share.answers.push_back(answers_.at(entry.id));
+  return share;
 }
 
-StepBatch Engine::make_batch(const Work& work) const {
-  StepBatch batch{.moves = work.step.moves};
-  for (const StepEntry& entry : work.step.entries)
+bool Engine::Work::empty() const {
+  return std::all_of(shares.begin(), shares.end(),
+                     [](const Share& share) { return share.step.entries.empty() && share.step.moves.empty(); });
+}
+
+std::vector<Engine::AnswerPtr> Engine::Work::answers() const {
+  std::vector<AnswerPtr> all;
+  for (const Share& share : shares) all.insert(all.end(), share.answers.begin(), share.answers.end());
+  return all;
+}
+
+StepBatch Engine::make_batch(const Share& share) const {
+  StepBatch batch{.moves = share.step.moves};
+  for (const StepEntry& entry : share.step.entries)
     batch.max_blocks = std::max<int64_t>(batch.max_blocks, std::ssize(scheduler_.blocks_of(entry.id)));
-  for (size_t i = 0; i < work.step.entries.size(); ++i)
-    add_entry(work.step.entries[i], *work.answers[i], static_cast<int64_t>(i), batch);
+  for (size_t i = 0; i < share.step.entries.size(); ++i)
+    add_entry(share.step.entries[i], *share.answers[i], static_cast<int64_t>(i), batch);
   return batch;
 }
 
@@ -309,10 +347,14 @@ void Engine::add_entry(const StepEntry& entry, const Answer& answer, int64_t row
   batch.block_table.resize(static_cast<size_t>((row + 1) * batch.max_blocks), 0);
 }
 
-void Engine::deliver(const Work& work, const at::Tensor& logits) {
-  int64_t row = 0;
-  for (size_t i = 0; i < work.answers.size(); ++i)
-    deliver_entry(work.step.entries[i], work.answers[i], row, logits);
+void Engine::deliver(const Work& work, const std::vector<at::Tensor>& logits) {
+  for (size_t replica = 0; replica < logits.size(); ++replica) {
+    const Share& share = work.shares[replica];
+    const at::Tensor rows = logits[replica].cpu();
+    int64_t row = 0;
+    for (size_t i = 0; i < share.answers.size(); ++i)
+      deliver_entry(share.step.entries[i], share.answers[i], row, rows);
+  }
 }
 
 void Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int64_t& row,
@@ -351,6 +393,9 @@ void Engine::settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens,
   {
     std::lock_guard lock(mutex_);
     if (!answers_.contains(id)) return;  // cancelled during the step
+    if (answer->num_generated() == new_tokens && new_tokens > 0)
+      waits_[static_cast<size_t>(scheduler_.replica_of(id))].first_token_came(answer->predicted_s,
+                                                                              seconds_since(answer->arrival));
     if (reason)
       forget(id);
     else
@@ -382,15 +427,14 @@ void Engine::report(int64_t id, const Answer& answer, const std::string& reason)
                         .total_s = total_s});
 }
 
-Status follow_engine(StepRunner& runner, Group& group) {
+Status follow_engine(StepRunner& runner, const RankGroups& groups) {
   while (true) {
-    TESSERA_ASSIGN_OR_RETURN(Followed followed, follow(group));
+    TESSERA_ASSIGN_OR_RETURN(Followed followed, follow(*groups.world));
     if (followed.command == Command::stop) return {};
     if (followed.command == Command::idle) continue;
-    TESSERA_ASSIGN_OR_RETURN(bool moved, runner.move(followed.batch));
+    TESSERA_ASSIGN_OR_RETURN(bool moved, runner.move(followed.batches));
     if (!moved) continue;
-    auto logits = runner.forward(followed.batch);
-    if (!logits) return logits.error();
+    TESSERA_RETURN_IF_ERROR(runner.forward(followed.batches));
   }
 }
 

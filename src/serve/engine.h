@@ -1,7 +1,8 @@
 // Runs a model for many requests at once: admit, pack one step, run it on all ranks, choose tokens, deliver.
 // A request's tokens do not depend on the others.
 //
-// Rank 0 owns an Engine; the other ranks of a tensor-parallel group call follow_engine().
+// Rank 0 owns an Engine; the other ranks of its layout call follow_engine(). Replicas of the layout attend to
+// different requests, each with a queue and a cache of its own, and take every step together.
 //
 // A step that fails, because a rank was lost or for another reason, loses the cache and no request: the ranks
 // meet again, and every request that ran is computed anew from its tokens. What its reader has got stays true,
@@ -19,7 +20,7 @@
 #include <mutex>
 #include <thread>
 
-#include "batching/scheduler.h"
+#include "batching/replicas.h"
 #include "batching/wait_predictor.h"
 #include "serve/answer.h"
 #include "serve/metrics.h"
@@ -36,16 +37,16 @@ struct RequestSummary {
 };
 
 struct EngineOptions {
-  batching::SchedulerOptions scheduling;
-  std::filesystem::path kv_folder;  // of the disk tier's file; empty: the system's for temporary files
-  int64_t max_length = 0;           // tokens of one prompt and its answer; 0: the model's positions
-  std::vector<int64_t> end_tokens;  // besides the model's own
-  int64_t max_guesses = 0;          // of one request in one step (guesses.h)
-  double ttft_objective_s = 0;      // refuses what would get its first token later; 0: nothing
-  double queue_timeout_s = 0;       // a request that has not run by then fails; 0: it waits
-  double timeout_s = 0;             // a request that has not ended by then fails; 0: it goes on
-  int64_t max_losses = 3;           // failed steps of one request without a new token; then it fails
-  double idle_announcement_s = 5;   // how often rank 0 tells the others that there is nothing to do
+  batching::SchedulerOptions scheduling;  // of each replica
+  std::filesystem::path kv_folder;        // of the disk tier's file; empty: the system's for temporary files
+  int64_t max_length = 0;                 // tokens of one prompt and its answer; 0: the model's positions
+  std::vector<int64_t> end_tokens;        // besides the model's own
+  int64_t max_guesses = 0;                // of one request in one step (guesses.h)
+  double ttft_objective_s = 0;            // refuses what would get its first token later; 0: nothing
+  double queue_timeout_s = 0;             // a request that has not run by then fails; 0: it waits
+  double timeout_s = 0;                   // a request that has not ended by then fails; 0: it goes on
+  int64_t max_losses = 3;                 // failed steps of one request without a new token; then it fails
+  double idle_announcement_s = 5;         // how often rank 0 tells the others that there is nothing to do
   std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
   std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
 };
@@ -88,10 +89,15 @@ class Engine {
 
  private:
   using AnswerPtr = std::shared_ptr<Answer>;
-  struct Work {  // one step between planning it and delivering it
+  struct Share {  // of one replica
     batching::Step step;
-    StepBatch batch;
     std::vector<AnswerPtr> answers;  // of step.entries
+  };
+  struct Work {  // one step between planning it and delivering it
+    std::vector<Share> shares;
+    std::vector<StepBatch> batches;
+    bool empty() const;
+    std::vector<AnswerPtr> answers() const;
   };
 
   Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, EngineOptions options,
@@ -109,11 +115,12 @@ class Engine {
   void end_with(std::unique_lock<std::mutex>& lock, const std::vector<int64_t>& ids,
                 const std::function<Error(const Answer&)>& error);
   Work plan_step();
+  Share plan_share(batching::Step step);
   void guess();
   void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
-  StepBatch make_batch(const Work& work) const;
+  StepBatch make_batch(const Share& share) const;
   void add_entry(const batching::StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const;
-  void deliver(const Work& work, const at::Tensor& logits);
+  void deliver(const Work& work, const std::vector<at::Tensor>& logits);
   void deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
                      const at::Tensor& logits);
   void settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens, std::optional<FinishReason> reason);
@@ -122,6 +129,7 @@ class Engine {
   void fail(const Error& error);
   Status check(const CompletionRequest& request) const;
   Status check_wait(const std::vector<batching::Submission>& submissions) const;
+  double wait_of(const batching::Submission& submission) const;
   batching::Submission submission_of(int64_t id, const CompletionRequest& request) const;
   void expire(std::unique_lock<std::mutex>& lock);
   bool forget(int64_t id);
@@ -137,8 +145,8 @@ class Engine {
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  batching::Scheduler scheduler_;
-  batching::WaitPredictor wait_;
+  batching::Replicas scheduler_;
+  std::vector<batching::WaitPredictor> waits_;  // of each replica
   Clock::time_point started_ = Clock::now();
   std::map<int64_t, AnswerPtr> answers_;
   int64_t next_id_ = 1;
@@ -151,8 +159,8 @@ class Engine {
   std::thread thread_;
 };
 
-// Runs the steps that rank 0 announces until it stops. For every other rank of the group, which `runner` is
-// connected with. An error ends the group; rank 0 notices and calls for another one.
-Status follow_engine(StepRunner& runner, Group& group);
+// Runs the steps that rank 0 announces until it stops. For every other rank of the layout; `runner` is
+// connected with its groups. After an error the groups are of no use; rank 0 calls for others.
+Status follow_engine(StepRunner& runner, const RankGroups& groups);
 
 }  // namespace tessera::serve

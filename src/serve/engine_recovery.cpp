@@ -79,7 +79,7 @@ Status Engine::meet_again(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
   }
   Status met = meeting.get();
-  if (met.ok()) runner_.connect(team_.group());
+  if (met.ok()) runner_.connect(team_.groups());
   lock.lock();
   return met;
 }

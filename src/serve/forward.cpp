@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "serve/expert_exchange.h"
 #include "serve/model.h"
 #include "serve/torch_error.h"
 
@@ -68,16 +69,41 @@ class ForwardPass {
         block_table_(to_tensor(batch.block_table, at::kInt).view({batch.num_sequences(), batch.max_blocks})) {}
 
   Result<Tensor> run(const StepBatch& batch) {
-    TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, embed(to_tensor(batch.tokens, at::kLong)));
+    if (tokens_ == 0) return help_with_experts();
+    TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, enter_stage(batch));
     for (size_t l = 0; l < model_.layers_.size(); ++l) {
       const auto& layer = model_.layers_[l];
       TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, attention(norm(x_TD, layer.attention_norm), layer, l)));
-      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer)));
+      TESSERA_ASSIGN_OR_RETURN(Tensor y_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer));
+      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, y_TD));
     }
-    return logits(x_TD, to_tensor(batch.wanted, at::kLong));
+    if (model_.place_.last_stage()) return logits(x_TD, to_tensor(batch.wanted, at::kLong));
+    TESSERA_RETURN_IF_ERROR(model_.groups_.world->send(model_.place_.next, tensor_bytes(x_TD)));
+    return Tensor();
   }
 
  private:
+  // Embeds, or takes over from the stage before.
+  Result<Tensor> enter_stage(const StepBatch& batch) const {
+    if (model_.place_.first_stage()) return embed(to_tensor(batch.tokens, at::kLong));
+    Tensor x_TD = empty({tokens_, model_.spec_.hidden});
+    TESSERA_RETURN_IF_ERROR(model_.groups_.world->recv(model_.place_.previous, mutable_tensor_bytes(x_TD)));
+    return x_TD;
+  }
+
+  // No tokens of its own: other replicas may have some for this one's experts.
+  Result<Tensor> help_with_experts() const {
+    const Tensor none = empty({0, model_.spec_.hidden});
+    for (const auto& layer : model_.layers_)
+      if (spreads_experts(layer)) TESSERA_RETURN_IF_ERROR(own_experts(none, {}, layer));
+    if (!model_.place_.last_stage()) return Tensor();
+    return empty({0, model_.spec_.vocab}, at::kFloat);
+  }
+
+  bool spreads_experts(const ServedModel::Layer& layer) const {
+    return layer.router.n() > 0 && model_.groups_.experts != nullptr;
+  }
+
   Tensor empty(at::IntArrayRef sizes, at::ScalarType dtype) const {
     return at::empty(sizes, at::TensorOptions().dtype(dtype));
   }
@@ -92,7 +118,7 @@ class ForwardPass {
   // Every rank looks up its own rows; the others give zeros, so the sum over ranks is exact.
   Result<Tensor> embed(const Tensor& ids) const {
     Tensor x_TD = empty({tokens_, model_.spec_.hidden});
-    const int64_t first = model_.place_.rank * model_.local_vocab();
+    const int64_t first = model_.place_.tp_rank * model_.local_vocab();
     if (model_.embedding_.defined())
       kernels::embedding(model_.embedding_, ids, first, x_TD);
     else
@@ -127,12 +153,13 @@ class ForwardPass {
   }
 
   // This rank's part of the FFN, float32 [T, D].
-  Tensor feed_forward(const Tensor& x_TD, const ServedModel::Layer& layer) const {
-    return layer.router.n() == 0 ? layer.ffn.apply(x_TD) : experts(x_TD, layer);
+  Result<Tensor> feed_forward(const Tensor& x_TD, const ServedModel::Layer& layer) const {
+    if (layer.router.n() == 0) return layer.ffn.apply(x_TD);
+    return experts(x_TD, layer);
   }
 
   // Rows sorted by expert run through all experts at once; each token then combines its rows, block by block.
-  Tensor experts(const Tensor& x_TD, const ServedModel::Layer& layer) const {
+  Result<Tensor> experts(const Tensor& x_TD, const ServedModel::Layer& layer) const {
     const MoeSpec& moe = model_.spec_.moe;
     Tensor logits = empty({tokens_, moe.experts}, at::kFloat), probabilities = at::empty_like(logits);
     layer.router.apply(x_TD, logits);
@@ -142,7 +169,7 @@ class ForwardPass {
     const Sorted sorted(expert, moe.experts);
     Tensor rows = empty({expert.numel(), model_.spec_.hidden});
     kernels::gather_rows(x_TD, sorted.token, rows);
-    std::vector<Tensor> partial = layer.ffn.apply_experts(rows, sorted.first);
+    TESSERA_ASSIGN_OR_RETURN(std::vector<Tensor> partial, own_experts(rows, sorted.first, layer));
     for (Tensor& rows_ND : partial) {
       Tensor y_TD = empty({tokens_, model_.spec_.hidden}, at::kFloat);
       kernels::combine(rows_ND, sorted.position, weight, y_TD);
@@ -150,6 +177,24 @@ class ForwardPass {
     }
     tree_sum(partial);
     return partial[0];
+  }
+
+  // What the experts make of rows sorted by them, block by block; on this rank, or wherever they are. No
+  // `first`: no rows.
+  Result<std::vector<Tensor>> own_experts(const Tensor& rows, std::vector<int64_t> first,
+                                          const ServedModel::Layer& layer) const {
+    if (!spreads_experts(layer)) return layer.ffn.apply_experts(rows, first);
+    first.resize(static_cast<size_t>(model_.spec_.moe.experts) + 1, 0);
+    TESSERA_ASSIGN_OR_RETURN(auto exchange, ExpertExchange::plan(*model_.groups_.experts, first));
+    TESSERA_ASSIGN_OR_RETURN(Tensor received, exchange.dispatch(rows));
+    std::vector<Tensor> partial;
+    if (received.size(0) > 0) partial = layer.ffn.apply_experts(received, exchange.first());
+    const auto blocks = static_cast<size_t>(model_.tp_blocks_ / model_.tp());
+    partial.resize(blocks, empty({0, model_.spec_.hidden}, at::kFloat));
+    for (Tensor& block : partial) {
+      TESSERA_ASSIGN_OR_RETURN(block, exchange.collect(block));
+    }
+    return partial;
   }
 
   // x += the sum of all ranks' parts, rounded once.
@@ -177,7 +222,7 @@ class ForwardPass {
     std::vector<int64_t> sizes = mine.sizes().vec();
     sizes.insert(sizes.begin(), model_.tp());
     Tensor all = empty(sizes, mine.scalar_type());
-    TESSERA_RETURN_IF_ERROR(model_.group_->all_gather(tensor_bytes(mine), mutable_tensor_bytes(all)));
+    TESSERA_RETURN_IF_ERROR(model_.groups_.tp->all_gather(tensor_bytes(mine), mutable_tensor_bytes(all)));
     return all;
   }
 
@@ -207,7 +252,7 @@ kernels::KvShape ServedModel::kv_shape(int64_t block_tokens) const {
 }
 
 int64_t ServedModel::kv_bytes_per_token() const {
-  return spec_.layers * kv_shape(16).block_bytes() / 16;
+  return (place_.layers.last - place_.layers.first) * kv_shape(16).block_bytes() / 16;
 }
 
 Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) const {
@@ -215,7 +260,7 @@ Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) co
     return invalid("KV blocks of {} tokens; use a multiple of 16", block_tokens);
   try {
     KvCache cache{.layers = {}, .block_tokens = block_tokens};
-    for (int64_t layer = 0; layer < spec_.layers; ++layer)
+    for (int64_t layer = place_.layers.first; layer < place_.layers.last; ++layer)
       cache.layers.emplace_back(kv_shape(block_tokens), blocks);
     return cache;
   } catch (const std::exception&) {

@@ -136,7 +136,7 @@ class GgufWeights : public Weights {
   }
 
   int64_t tp_blocks() const override { return blocks_; }
-  void set_place(const RankInGroup& place) override { place_ = place; }
+  void set_place(const ServePlace& place) override { place_ = place; }
 
   Result<Tensor> floats(Role role, int64_t layer) override {
     count();
@@ -167,7 +167,7 @@ class GgufWeights : public Weights {
                                                      is_quantised(Role::down, layer);
     std::vector<kernels::QuantFfn> quantised;
     std::vector<FeedForward::Floats> floats;
-    for (int64_t e = moe ? 0 : -1; e < (moe ? spec_.moe.experts : 0); ++e) {
+    for (int64_t e = moe ? place_.first_expert : -1; e < (moe ? place_.last_expert : 0); ++e) {
       if (few_bits) {
         auto gate_up = columns({Role::gate, Role::up}, layer, e);
         quantised.push_back({gate_up[0], gate_up[1], own_blocks(Role::down, layer, e)});
@@ -217,7 +217,7 @@ class GgufWeights : public Weights {
     return m;
   }
   Extent own(Role role, int64_t layer) const {
-    return tp_extent(spec_of(role, layer), place_.tp, place_.rank, blocks_);
+    return tp_extent(spec_of(role, layer), place_.tp, place_.tp_rank, blocks_);
   }
   static Box box_of(const Extent& e) {
     if (e.size.size() == 1) return {0, 1, e.offset[0], e.size[0]};
@@ -265,7 +265,7 @@ class GgufWeights : public Weights {
   const ModelSpec& spec_;
   const LoadOptions& options_;
   int64_t blocks_;
-  RankInGroup place_;
+  ServePlace place_;
   std::map<std::pair<Role, int64_t>, TensorSpec> shapes_;  // of an expert: of the first
   int64_t num_read_ = 0, num_tensors_ = 0;
 };

@@ -32,17 +32,27 @@ class ModelBuilder {
   ModelBuilder(ServedModel& model, Weights& weights) : model_(model), weights_(weights) {}
 
   Status build() {
-    TESSERA_ASSIGN_OR_RETURN(model_.quant_embedding_, weights_.quant_embedding());
-    const bool quantised = model_.quant_embedding_.n() > 0;
-    if (!quantised) {
-      TESSERA_ASSIGN_OR_RETURN(model_.embedding_, weights_.floats(Role::embedding));
-    }
-    for (int64_t layer = 0; layer < model_.spec_.layers; ++layer)
+    const ServePlace& place = model_.place_;
+    if (place.first_stage() || (place.last_stage() && model_.spec_.tied))
+      TESSERA_RETURN_IF_ERROR(build_embedding());
+    for (int64_t layer = place.layers.first; layer < place.layers.last; ++layer)
       TESSERA_RETURN_IF_ERROR(build_layer(layer, model_.layers_.emplace_back()));
+    return place.last_stage() ? build_head() : Status();
+  }
+
+ private:
+  Status build_embedding() {
+    TESSERA_ASSIGN_OR_RETURN(model_.quant_embedding_, weights_.quant_embedding());
+    if (model_.quant_embedding_.n() > 0) return {};
+    TESSERA_ASSIGN_OR_RETURN(model_.embedding_, weights_.floats(Role::embedding));
+    return {};
+  }
+
+  Status build_head() {
     TESSERA_ASSIGN_OR_RETURN(model_.final_norm_, weights_.floats(Role::final_norm));
     if (!model_.spec_.tied) {
       TESSERA_ASSIGN_OR_RETURN(model_.head_, weights_.linear({Role::head}));
-    } else if (quantised) {
+    } else if (model_.quant_embedding_.n() > 0) {
       model_.head_ = Linear({model_.quant_embedding_});
     } else {
       model_.head_ = Linear(kernels::PackedWeight(model_.embedding_));
@@ -50,7 +60,6 @@ class ModelBuilder {
     return {};
   }
 
- private:
   Status build_layer(int64_t l, ServedModel::Layer& layer) {
     TESSERA_ASSIGN_OR_RETURN(layer.attention_norm, weights_.floats(Role::attention_norm, l));
     TESSERA_ASSIGN_OR_RETURN(layer.ffn_norm, weights_.floats(Role::ffn_norm, l));
@@ -90,23 +99,25 @@ Result<std::unique_ptr<Weights>> open_weights(const std::filesystem::path& model
 
 }  // namespace
 
-Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, const RankInGroup& place,
-                                      const LoadOptions& options) {
+Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, const Layout& layout,
+                                      int64_t rank, const LoadOptions& options) {
   try {
-    ServedModel model(place);
+    ServedModel model;
     TESSERA_ASSIGN_OR_RETURN(model.spec_, load_served_spec(directory));
+    TESSERA_RETURN_IF_ERROR(check_layout(model.spec_, layout));
+    model.place_ = place_of(model.spec_, layout, rank);
     model.dtype_ = options.dtype;
     TESSERA_ASSIGN_OR_RETURN(model.kv_type_, kv_type_of(options));
     LoadOptions own = options;
-    own.map_weights = options.map_weights || place.tp > 1;
+    own.map_weights = options.map_weights || layout.processes() > 1;
     TESSERA_ASSIGN_OR_RETURN(auto weights, open_weights(directory, model.spec_, own));
     model.tp_blocks_ = weights->tp_blocks();
     if (tp_blocks_of(model.spec_) % model.tp_blocks_ != 0)
       return make_error(ErrorCode::data_loss,
                         "{}: sums cut in {} blocks do not fit config.json; export it again", directory.string(),
                         model.tp_blocks_);
-    TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, place.tp, model.tp_blocks_));
-    weights->set_place(place);
+    TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, layout.tp, model.tp_blocks_));
+    weights->set_place(model.place_);
     model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
     auto frequencies = inverse_frequencies(model.spec_.rope, model.spec_.head_dim);
     TESSERA_ASSIGN_OR_RETURN(auto divisors, weights->rope_divisors());
@@ -119,11 +130,10 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, co
   }
 }
 
-void ServedModel::connect(Group& group) {
-  TESSERA_REQUIRE(group.size() == place_.tp && group.rank() == place_.rank,
-                  "rank {} of {} cannot run the weights of rank {} of {}", group.rank(), group.size(),
-                  place_.rank, place_.tp);
-  group_ = &group;
+void ServedModel::connect(const RankGroups& groups) {
+  TESSERA_REQUIRE(place_.tp == 1 || (groups.tp->size() == place_.tp && groups.tp->rank() == place_.tp_rank),
+                  "a group that does not fit tp rank {} of {}", place_.tp_rank, place_.tp);
+  groups_ = groups;
 }
 
 }  // namespace tessera::serve

@@ -3,9 +3,9 @@
 // step against paged KV.
 //
 // Bits: a token's logits depend on its own sequence only, never on its neighbours in the step, on the chunks
-// its prompt came in, or on the degree of tensor parallelism: every sum that tensor parallelism may cut (the
-// output and down projections) is computed per block of `tp_blocks`, in float32, and added by one binary tree.
-// Threads: one at a time.
+// its prompt came in, or on the layout: every sum that tensor parallelism may cut (the output and down
+// projections) is computed per block of `tp_blocks`, in float32, and added by one binary tree; stages, replicas
+// and owners of experts compute whole rows. Threads: one at a time.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +19,7 @@
 #include "kernels/kernels.h"
 #include "kernels/kv_pages.h"
 #include "serve/linear.h"
+#include "serve/place.h"
 #include "serve/step_batch.h"
 #include "spec/spec.h"
 
@@ -32,11 +33,6 @@ int64_t tp_blocks_of(const ModelSpec& spec);
 struct KvCache {
   std::vector<kernels::KvPages> layers;
   int64_t block_tokens = 16;
-};
-
-// One of `tp` ranks that share every layer.
-struct RankInGroup {
-  int64_t tp = 1, rank = 0;
 };
 
 struct LoadOptions {
@@ -56,13 +52,14 @@ Result<kernels::KvType> kv_type_of(const LoadOptions& options);
 
 class ServedModel {
  public:
-  // Reads config.json and the weights of this rank from a Hugging Face or a packed directory. Errors: those of
-  // the files; a tp that does not divide tp_blocks_of().
-  static Result<ServedModel> load(const std::filesystem::path& directory, const RankInGroup& place,
+  // Reads config.json and the weights of one rank of the layout from a Hugging Face or a packed directory.
+  // Errors: those of the files and of check_layout(); a tp that does not divide tp_blocks_of().
+  static Result<ServedModel> load(const std::filesystem::path& directory, const Layout& layout, int64_t rank,
                                   const LoadOptions& options);
   // The ranks that forward() computes with; they must outlive it. Again after they have met anew. One rank
   // needs none.
-  void connect(Group& group);
+  void connect(const RankGroups& groups);
+  const ServePlace& place() const { return place_; }
 
   const ModelSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
@@ -71,8 +68,10 @@ class ServedModel {
   // block_tokens: a multiple of 16.
   Result<KvCache> make_cache(int64_t blocks, int64_t block_tokens) const;
 
-  // Writes the step's keys and values into the cache; returns logits [wanted, vocab], float32, on every rank.
-  // Collective over the group. Errors: those of the group; a token outside the vocabulary.
+  // Writes the step's keys and values into the cache; returns logits [wanted, vocab], float32, on ranks of the
+  // last stage, and an undefined tensor on others. Collective over the ranks of this replica, and over those
+  // that share its experts, also when the batch is empty. Errors: those of the groups; a token outside the
+  // vocabulary.
   Result<at::Tensor> forward(const StepBatch& batch, KvCache& cache) const;
 
  private:
@@ -87,14 +86,14 @@ class ServedModel {
     FeedForward ffn;
   };
 
-  explicit ServedModel(const RankInGroup& place) : place_(place) {}
+  ServedModel() = default;
   int64_t tp() const { return place_.tp; }
   int64_t local_heads() const { return spec_.heads / tp(); }
   int64_t local_kv_heads() const { return spec_.kv_heads / tp(); }
   int64_t local_vocab() const { return padded_vocab_ / tp(); }  // rows of this rank, with padding
 
-  RankInGroup place_;
-  Group* group_ = nullptr;
+  ServePlace place_;
+  RankGroups groups_;
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
   kernels::KvType kv_type_ = kernels::KvType::f32;
@@ -102,7 +101,7 @@ class ServedModel {
   at::Tensor embedding_;  // rows of this rank, without padding; undefined when the head's are looked up
   kernels::QuantWeight quant_embedding_;
   Linear head_;
-  std::vector<Layer> layers_;
+  std::vector<Layer> layers_;  // of this stage
   at::Tensor final_norm_;
   kernels::RopeTable rope_;
 };

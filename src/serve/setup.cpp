@@ -34,9 +34,6 @@ Result<LoadOptions> load_options_of(const ServeOptions& options) {
 }
 
 Status check(const ServeOptions& options) {
-  const Layout& layout = options.layout;
-  if (layout.processes() != layout.tp)
-    return invalid("layout '{}': serving uses tp only, such as tp=2", to_string(layout));
   if (options.max_running < 1 || options.max_running > options.max_batch_tokens)
     return invalid("{} requests at once need as many tokens in a step, but --max-batch-tokens is {}",
                    options.max_running, options.max_batch_tokens);
@@ -59,13 +56,15 @@ Result<int64_t> choose_kv_tokens(const ServeOptions& options) {
 }
 
 batching::SchedulerOptions scheduling_of(const ServeOptions& options) {
-  return {.blocks = std::max<int64_t>(1, options.kv_tokens / options.block_tokens),
+  const int64_t replicas = options.layout.replicas();
+  auto share = [replicas](int64_t all) { return std::max<int64_t>(1, all / replicas); };
+  return {.blocks = share(options.kv_tokens / options.block_tokens),
           .block_tokens = options.block_tokens,
-          .max_batch_tokens = options.max_batch_tokens,
-          .max_running = options.max_running,
+          .max_batch_tokens = share(options.max_batch_tokens),
+          .max_running = share(options.max_running),
           .max_waiting = options.max_waiting,
-          .host_blocks = options.kv_host_tokens / options.block_tokens,
-          .disk_blocks = options.kv_disk_tokens / options.block_tokens};
+          .host_blocks = options.kv_host_tokens / options.block_tokens / replicas,
+          .disk_blocks = options.kv_disk_tokens / options.block_tokens / replicas};
 }
 
 Result<ServedModel> load_model(const ServeOptions& options, int64_t rank, bool show_progress) {
@@ -78,7 +77,7 @@ Result<ServedModel> load_model(const ServeOptions& options, int64_t rank, bool s
           std::make_unique<Progress>(Progress::Options{.label = "load", .unit = "tensors", .total = total});
     progress->update(done);
   };
-  auto model = ServedModel::load(options.model, {.tp = options.layout.tp, .rank = rank}, load);
+  auto model = ServedModel::load(options.model, options.layout, rank, load);
   if (progress && model) progress->finish();
   return model;
 }

@@ -13,7 +13,7 @@ namespace tessera::serve {
 struct ServeOptions {
   std::filesystem::path model;                     // a Hugging Face or packed directory, or a GGUF file
   std::filesystem::path tokenizer;                 // of its own; empty: the model's
-  Layout layout;                                   // tp only
+  Layout layout;                                   // tp, pp, dp and ep (place.h)
   std::string dtype = "float32";                   // or "bf16": of weights, activations and KV
   bool map_weights = false;                        // LoadOptions says what it is
   std::string kv;                                  // of KV alone: "bf16", "int8" or "fp8"; empty: dtype
@@ -28,14 +28,14 @@ struct ServeOptions {
 
 Result<at::ScalarType> parse_dtype(const std::string& text);
 
-// Errors: axes that serving does not use; sizes below one.
+// Errors: sizes below one.
 Status check(const ServeOptions& options);
 
 // Tokens of KV cache when the user names none: all running requests at full length, but at most a quarter of
 // this machine's free memory, shared by the ranks.
 Result<int64_t> choose_kv_tokens(const ServeOptions& options);
 
-// REQUIRES: options.kv_tokens is set.
+// Of one replica: sizes of the options are those of the whole server. REQUIRES: options.kv_tokens is set.
 batching::SchedulerOptions scheduling_of(const ServeOptions& options);
 
 // The part of one rank of options.layout. Loads with a progress line on standard error when `show_progress`.

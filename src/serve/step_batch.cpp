@@ -1,5 +1,6 @@
 #include "serve/step_batch.h"
 
+#include <algorithm>
 #include <array>
 
 namespace tessera::serve {
@@ -8,31 +9,34 @@ namespace {
 
 using batching::KvMove;
 
-// command, tokens, length of the block table, max_blocks, wanted, moves
-using Header = std::array<int64_t, 6>;
+// Before each batch: tokens, length of the block table, max_blocks, wanted, moves.
+constexpr size_t kHeader = 5;
 constexpr int64_t kMoveNumbers = 4;
 
-std::vector<int64_t> pack(const StepBatch& batch) {
-  std::vector<int64_t> flat;
+void pack(const StepBatch& batch, std::vector<int64_t>& flat) {
+  flat.insert(flat.end(), {batch.num_tokens(), std::ssize(batch.block_table), batch.max_blocks,
+                           std::ssize(batch.wanted), std::ssize(batch.moves)});
   for (const auto* part :
        {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot, &batch.block_table, &batch.wanted})
     flat.insert(flat.end(), part->begin(), part->end());
   for (const KvMove& move : batch.moves)
     flat.insert(flat.end(), {move.from_tier, move.to_tier, move.from, move.to});
-  return flat;
 }
 
-StepBatch unpack(const Header& header, const std::vector<int64_t>& flat) {
-  StepBatch batch{.max_blocks = header[3]};
-  auto next = flat.begin();
+StepBatch unpack(std::vector<int64_t>::const_iterator& next) {
+  std::array<int64_t, kHeader> header{};
+  std::copy_n(next, kHeader, header.begin());
+  next += kHeader;
+  auto [tokens, table, max_blocks, wanted, moves] = header;
+  StepBatch batch{.max_blocks = max_blocks};
   auto take = [&next](std::vector<int64_t>& part, int64_t count) {
     part.assign(next, next + count);
     next += count;
   };
-  for (auto* part : {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot}) take(*part, header[1]);
-  take(batch.block_table, header[2]);
-  take(batch.wanted, header[4]);
-  for (int64_t i = 0; i < header[5]; ++i, next += kMoveNumbers)
+  for (auto* part : {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot}) take(*part, tokens);
+  take(batch.block_table, table);
+  take(batch.wanted, wanted);
+  for (int64_t i = 0; i < moves; ++i, next += kMoveNumbers)
     batch.moves.push_back({.from_tier = next[0],
                            .to_tier = next[1],
                            .from = static_cast<batching::BlockId>(next[2]),
@@ -40,34 +44,27 @@ StepBatch unpack(const Header& header, const std::vector<int64_t>& flat) {
   return batch;
 }
 
-int64_t flat_size(const Header& header) {
-  return 4 * header[1] + header[2] + header[4] + kMoveNumbers * header[5];
-}
-
 }  // namespace
 
-Status announce(Group& group, Command command, const StepBatch& batch) {
+// First the command with the length of what follows it, then the batches.
+Status announce(Group& group, Command command, std::span<const StepBatch> batches) {
   if (group.size() == 1) return {};
-  Header header{static_cast<int64_t>(command),
-                batch.num_tokens(),
-                static_cast<int64_t>(batch.block_table.size()),
-                batch.max_blocks,
-                static_cast<int64_t>(batch.wanted.size()),
-                std::ssize(batch.moves)};
-  TESSERA_RETURN_IF_ERROR(group.broadcast(0, mutable_bytes_of(std::span<int64_t>(header))));
-  if (command != Command::step) return {};
-  std::vector<int64_t> flat = pack(batch);
+  std::vector<int64_t> flat;
+  for (const StepBatch& batch : batches) pack(batch, flat);
+  std::array<int64_t, 2> head{static_cast<int64_t>(command), std::ssize(flat)};
+  TESSERA_RETURN_IF_ERROR(group.broadcast(0, mutable_bytes_of(std::span<int64_t>(head))));
+  if (flat.empty()) return {};
   return group.broadcast(0, mutable_bytes_of(std::span<int64_t>(flat)));
 }
 
 Result<Followed> follow(Group& group) {
-  Header header{};
-  TESSERA_RETURN_IF_ERROR(group.broadcast(0, mutable_bytes_of(std::span<int64_t>(header))));
-  Followed followed{.command = static_cast<Command>(header[0])};
-  if (followed.command != Command::step) return followed;
-  std::vector<int64_t> flat(static_cast<size_t>(flat_size(header)));
+  std::array<int64_t, 2> head{};
+  TESSERA_RETURN_IF_ERROR(group.broadcast(0, mutable_bytes_of(std::span<int64_t>(head))));
+  Followed followed{.command = static_cast<Command>(head[0])};
+  if (head[1] == 0) return followed;
+  std::vector<int64_t> flat(static_cast<size_t>(head[1]));
   TESSERA_RETURN_IF_ERROR(group.broadcast(0, mutable_bytes_of(std::span<int64_t>(flat))));
-  followed.batch = unpack(header, flat);
+  for (auto next = flat.cbegin(); next != flat.cend();) followed.batches.push_back(unpack(next));
   return followed;
 }
 

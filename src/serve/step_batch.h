@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "batching/kv_cache.h"
@@ -29,11 +30,11 @@ struct StepBatch {
 // What rank 0 tells the others. idle keeps their deadline from passing while no request is there.
 enum class Command : int64_t { step, idle, stop };
 
-// Rank 0 calls announce(), every other rank follow(), in the same order.
-Status announce(Group& group, Command command, const StepBatch& batch);
+// Rank 0 calls announce(), every other rank follow(), in the same order. One batch for each replica.
+Status announce(Group& group, Command command, std::span<const StepBatch> batches);
 struct Followed {
   Command command = Command::idle;
-  StepBatch batch;
+  std::vector<StepBatch> batches;
 };
 Result<Followed> follow(Group& group);
 

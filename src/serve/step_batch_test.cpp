@@ -17,6 +17,8 @@ TEST(StepBatch, EveryRankGetsWhatRankZeroAnnounced) {
                   .max_blocks = 2,
                   .wanted = {1, 2},
                   .moves = {{.from_tier = 0, .to_tier = 1, .from = 3, .to = 7}, {2, 0, 5, 3}}};
+  // The second replica has nothing to do.
+  const std::vector<StepBatch> batches{batch, {}, batch};
   std::vector<std::thread> followers;
   for (size_t rank = 1; rank < 3; ++rank)
     followers.emplace_back([&, rank] {
@@ -26,11 +28,11 @@ TEST(StepBatch, EveryRankGetsWhatRankZeroAnnounced) {
       auto step = follow(*groups[rank]);
       ASSERT_TRUE(step) << step.error().message;
       EXPECT_EQ(step->command, Command::step);
-      EXPECT_EQ(step->batch, batch);
+      EXPECT_EQ(step->batches, batches);
       EXPECT_EQ(follow(*groups[rank])->command, Command::stop);
     });
   EXPECT_TRUE(announce(*groups[0], Command::idle, {}).ok());
-  EXPECT_TRUE(announce(*groups[0], Command::step, batch).ok());
+  EXPECT_TRUE(announce(*groups[0], Command::step, batches).ok());
   EXPECT_TRUE(announce(*groups[0], Command::stop, {}).ok());
   for (auto& follower : followers) follower.join();
 }

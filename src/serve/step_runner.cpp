@@ -1,5 +1,8 @@
 #include "serve/step_runner.h"
 
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
 #include <array>
 
 #include "core/log.h"
@@ -18,17 +21,46 @@ Result<StepRunner> StepRunner::make(ServedModel& model, const batching::Schedule
   return StepRunner(model, std::move(cache), std::move(tiers));
 }
 
-void StepRunner::connect(Group& group) {
-  group_ = &group;
-  model_->connect(group);
+void StepRunner::connect(const RankGroups& groups) {
+  groups_ = groups;
+  model_->connect(groups);
 }
 
-Result<bool> StepRunner::move(const StepBatch& batch) {
-  Status moved = tiers_.move(batch.moves, cache_);
+Result<bool> StepRunner::move(Batches batches) {
+  Status moved = tiers_.move(own(batches).moves, cache_);
   if (!moved.ok()) log(LogLevel::warn, "{}", moved.error().message);
   std::array<int64_t, 1> failures{moved.ok() ? 0 : 1};
-  if (touches_disk(batch.moves)) TESSERA_RETURN_IF_ERROR(group_->all_reduce_sum(failures));
+  const bool any_disk = std::any_of(batches.begin(), batches.end(),
+                                    [](const StepBatch& batch) { return touches_disk(batch.moves); });
+  if (any_disk) TESSERA_RETURN_IF_ERROR(groups_.world->all_reduce_sum(failures));
   return failures[0] == 0;
+}
+
+Result<std::vector<at::Tensor>> StepRunner::forward(Batches batches) {
+  const ServePlace& place = model_->place();
+  TESSERA_ASSIGN_OR_RETURN(at::Tensor mine, model_->forward(own(batches), cache_));
+  if (place.rank == 0) return collect(batches, mine);
+  if (place.gives_logits() && mine.numel() > 0)
+    TESSERA_RETURN_IF_ERROR(
+        groups_.world->send(0, {static_cast<const std::byte*>(mine.const_data_ptr()), mine.nbytes()}));
+  return std::vector<at::Tensor>();
+}
+
+Result<std::vector<at::Tensor>> StepRunner::collect(Batches batches, const at::Tensor& mine) const {
+  std::vector<at::Tensor> logits;
+  for (size_t replica = 0; replica < batches.size(); ++replica) {
+    const int64_t from = model_->place().logits_ranks[replica];
+    if (from == 0) {
+      logits.push_back(mine);
+      continue;
+    }
+    at::Tensor& theirs = logits.emplace_back(at::empty(
+        {std::ssize(batches[replica].wanted), model_->spec().vocab}, at::TensorOptions().dtype(at::kFloat)));
+    if (theirs.numel() == 0) continue;
+    TESSERA_RETURN_IF_ERROR(
+        groups_.world->recv(from, {static_cast<std::byte*>(theirs.mutable_data_ptr()), theirs.nbytes()}));
+  }
+  return logits;
 }
 
 }  // namespace tessera::serve

@@ -15,23 +15,27 @@ class StepRunner {
                                  const std::filesystem::path& folder);
 
   // The ranks to run with; again after they have met anew. The cache's content means nothing from then on.
-  void connect(Group& group);
+  void connect(const RankGroups& groups);
   int64_t block_tokens() const { return cache_.block_tokens; }
 
   // Whether this rank has its disk tier. An error is logged by move(), too.
   const Status& disk() const { return tiers_.disk(); }
 
-  // Carries out the batch's moves. False when the disk of some rank has failed: then no rank may run this batch
+  // Batches of a step: one for each replica, of which this rank runs its own.
+  using Batches = std::span<const StepBatch>;
+  // Carries out its moves. False when the disk of some rank has failed: then no rank may run this batch
   // or use what is in the cache, but the group is well. Errors: the group's.
-  Result<bool> move(const StepBatch& batch);
-  // As ServedModel::forward.
-  Result<at::Tensor> forward(const StepBatch& batch) { return model_->forward(batch, cache_); }
+  Result<bool> move(Batches batches);
+  // On rank 0 the logits of every replica, as ServedModel::forward gives them; elsewhere nothing.
+  Result<std::vector<at::Tensor>> forward(Batches batches);
 
  private:
   StepRunner(ServedModel& model, KvCache cache, KvTiers tiers);
+  Result<std::vector<at::Tensor>> collect(Batches batches, const at::Tensor& mine) const;
+  const StepBatch& own(Batches batches) const { return batches[static_cast<size_t>(model_->place().replica)]; }
 
   ServedModel* model_;
-  Group* group_ = nullptr;
+  RankGroups groups_;
   KvCache cache_;
   KvTiers tiers_;
 };

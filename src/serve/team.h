@@ -1,5 +1,5 @@
 // The ranks that run one model together, as rank 0 sees them: whether all are well, and how they come together
-// again after one was lost. A loss ends the group of that time; meet() makes another one, in which every rank
+// again after one was lost. A loss ends the groups of that time; meet() makes others, in which every rank
 // has its weights and no rank has the keys and values from before.
 // Threads: loss() and give_up() from any; the others one at a time.
 #pragma once
@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-#include "comm/group.h"
+#include "serve/place.h"
 
 namespace tessera::serve {
 
@@ -17,13 +17,13 @@ class Team {
   virtual ~Team() = default;
 
   // Of the ranks that met last.
-  virtual Group& group() = 0;
-  // Brings all ranks together under a new group(), lost ones replaced. Blocks until they have loaded.
+  virtual RankGroups groups() = 0;
+  // Brings all ranks together under new groups(), lost ones replaced. Blocks until they have loaded.
   // Errors: a rank that does not come back; aborted after give_up().
   virtual Status meet() = 0;
   virtual void give_up() = 0;  // a meet() under way, and later ones, end soon
 
-  // Why group() cannot be used any more; none while all are well.
+  // Why groups() cannot be used any more; none while all are well.
   virtual std::optional<Error> loss() const = 0;
   // Called after every loss, on a thread of the team. Nothing calls it after another one was set.
   virtual void on_loss(std::function<void()> callback) = 0;

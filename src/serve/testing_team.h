@@ -18,7 +18,7 @@ class ThreadTeam : public Team {
              int64_t poison = -1)
       : poison_(poison) {
     for (int64_t rank = 0; rank < size; ++rank)
-      models_.push_back(ServedModel::load(model, {.tp = size, .rank = rank}, {}).value());
+      models_.push_back(ServedModel::load(model, {.tp = size}, rank, {}).value());
     for (size_t rank = 1; rank < models_.size(); ++rank)
       runners_.push_back(StepRunner::make(models_[rank], scheduling, {}).value());
     meet().ok();
@@ -26,7 +26,7 @@ class ThreadTeam : public Team {
   ~ThreadTeam() override { end_followers(); }
 
   ServedModel& model() { return models_[0]; }
-  Group& group() override { return *groups_[0]; }
+  RankGroups groups() override { return view(0); }
   void give_up() override {}
   std::optional<Error> loss() const override {
     std::lock_guard lock(mutex_);
@@ -44,7 +44,7 @@ class ThreadTeam : public Team {
     loss_.reset();
     groups_ = make_thread_groups(std::ssize(models_));
     for (size_t rank = 1; rank < models_.size(); ++rank)
-      followers_.emplace_back([this, rank] { follow_until_poison(runners_[rank - 1], *groups_[rank]); });
+      followers_.emplace_back([this, rank] { follow_until_poison(runners_[rank - 1], view(rank)); });
     return {};
   }
 
@@ -67,17 +67,20 @@ class ThreadTeam : public Team {
     followers_.clear();
   }
 
-  void follow_until_poison(StepRunner& runner, Group& group) const {
-    runner.connect(group);
+  RankGroups view(size_t rank) const { return {.world = groups_[rank].get(), .tp = groups_[rank].get()}; }
+
+  void follow_until_poison(StepRunner& runner, const RankGroups& groups) const {
+    runner.connect(groups);
+    Group& group = *groups.world;
     while (true) {
       auto followed = follow(group);
       if (!followed || followed->command == Command::stop) return;
       if (followed->command == Command::idle) continue;
-      const auto& tokens = followed->batch.tokens;
+      const auto& tokens = followed->batches[0].tokens;
       if (std::find(tokens.begin(), tokens.end(), poison_) != tokens.end())
         return group.abort(make_error(ErrorCode::unavailable, "rank 1 choked on token {}", poison_));
-      auto moved = runner.move(followed->batch);
-      if (moved && *moved) runner.forward(followed->batch).ok();
+      auto moved = runner.move(followed->batches);
+      if (moved && *moved) runner.forward(followed->batches).ok();
     }
   }
 

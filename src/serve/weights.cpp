@@ -45,7 +45,7 @@ class FloatWeights : public Weights {
         tp_blocks_(tp_blocks_of(spec)) {}
 
   int64_t tp_blocks() const override { return tp_blocks_; }
-  void set_place(const RankInGroup& place) override { place_ = place; }
+  void set_place(const ServePlace& place) override { place_ = place; }
 
   Result<Tensor> floats(Role role, int64_t layer) override { return own(role, layer, -1); }
 
@@ -59,7 +59,7 @@ class FloatWeights : public Weights {
   Result<FeedForward> feed_forward(int64_t layer) override {
     std::vector<FeedForward::Floats> experts;
     const bool moe = spec_.is_moe(layer);
-    for (int64_t e = 0; e < (moe ? spec_.moe.experts : 1); ++e) {
+    for (int64_t e = moe ? place_.first_expert : 0; e < (moe ? place_.last_expert : 1); ++e) {
       FeedForward::Floats& ffn = experts.emplace_back();
       TESSERA_ASSIGN_OR_RETURN(ffn.gate_up, columns({Role::gate, Role::up}, layer, moe ? e : -1));
       TESSERA_ASSIGN_OR_RETURN(ffn.down, blocks(Role::down, layer, moe ? e : -1));
@@ -80,7 +80,7 @@ class FloatWeights : public Weights {
   // One part for each tp block of this rank.
   Result<BlockLinear> blocks(Role role, int64_t layer, int64_t expert) {
     const TensorSpec& tensor = inventory_.find(role, layer, expert);
-    int64_t own_blocks = tp_blocks_ / place_.tp, first = place_.rank * own_blocks;
+    int64_t own_blocks = tp_blocks_ / place_.tp, first = place_.tp_rank * own_blocks;
     std::vector<PackedWeight> parts;
     for (int64_t block = first; block < first + own_blocks; ++block) {
       TESSERA_ASSIGN_OR_RETURN(Tensor part, read(tensor, tp_extent(tensor, tp_blocks_, block, tp_blocks_)));
@@ -92,7 +92,7 @@ class FloatWeights : public Weights {
   // The part of a tensor that belongs to this rank.
   Result<Tensor> own(Role role, int64_t layer, int64_t expert) {
     const TensorSpec& tensor = inventory_.find(role, layer, expert);
-    return read(tensor, tp_extent(tensor, place_.tp, place_.rank, tp_blocks_));
+    return read(tensor, tp_extent(tensor, place_.tp, place_.tp_rank, tp_blocks_));
   }
 
   Result<Tensor> read(const TensorSpec& tensor, const Extent& box) {
@@ -107,7 +107,7 @@ class FloatWeights : public Weights {
   Inventory inventory_;
   const LoadOptions& options_;
   int64_t tp_blocks_;
-  RankInGroup place_;
+  ServePlace place_;
   std::string last_read_;
   int64_t num_read_ = 0;
 };
@@ -119,7 +119,7 @@ class PackedWeights : public Weights {
       : model_(std::move(model)), spec_(spec), inventory_(spec), dtype_(options.dtype) {}
 
   int64_t tp_blocks() const override { return model_.tp_blocks(); }
-  void set_place(const RankInGroup& place) override { place_ = place; }
+  void set_place(const ServePlace& place) override { place_ = place; }
 
   Result<Tensor> floats(Role role, int64_t layer) override {
     const TensorSpec& tensor = inventory_.find(role, layer);
@@ -153,7 +153,7 @@ class PackedWeights : public Weights {
   Result<FeedForward> feed_forward(int64_t layer) override {
     std::vector<kernels::QuantFfn> experts;
     const bool moe = spec_.is_moe(layer);
-    for (int64_t e = 0; e < (moe ? spec_.moe.experts : 1); ++e) {
+    for (int64_t e = moe ? place_.first_expert : 0; e < (moe ? place_.last_expert : 1); ++e) {
       kernels::QuantFfn& ffn = experts.emplace_back();
       TESSERA_ASSIGN_OR_RETURN(ffn.gate, columns(Role::gate, layer, moe ? e : -1));
       TESSERA_ASSIGN_OR_RETURN(ffn.up, columns(Role::up, layer, moe ? e : -1));
@@ -168,7 +168,9 @@ class PackedWeights : public Weights {
   }
 
  private:
-  Extent own(const TensorSpec& tensor) const { return tp_extent(tensor, place_.tp, place_.rank, tp_blocks()); }
+  Extent own(const TensorSpec& tensor) const {
+    return tp_extent(tensor, place_.tp, place_.tp_rank, tp_blocks());
+  }
 
   Result<QuantWeight> columns(Role role, int64_t layer, int64_t expert) {
     const TensorSpec& tensor = inventory_.find(role, layer, expert);
@@ -184,14 +186,14 @@ class PackedWeights : public Weights {
     if (whole.blocks() != tp_blocks())
       return make_error(ErrorCode::data_loss, "{} is cut in {} blocks, the model in {}; export it again",
                         tensor.name, whole.blocks(), tp_blocks());
-    return whole.block_range(place_.rank * own_blocks, own_blocks);
+    return whole.block_range(place_.tp_rank * own_blocks, own_blocks);
   }
 
   checkpoint::PackedModel model_;
   const ModelSpec& spec_;
   Inventory inventory_;
   at::ScalarType dtype_;
-  RankInGroup place_;
+  ServePlace place_;
 };
 
 }  // namespace

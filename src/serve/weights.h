@@ -13,7 +13,7 @@ class Weights {
  public:
   virtual ~Weights() = default;
   virtual int64_t tp_blocks() const = 0;
-  virtual void set_place(const RankInGroup& place) = 0;  // tp divides tp_blocks()
+  virtual void set_place(const ServePlace& place) = 0;  // tp divides tp_blocks()
 
   virtual Result<at::Tensor> floats(Role role, int64_t layer = -1) = 0;
   // Several weights side by side.

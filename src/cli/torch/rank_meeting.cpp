@@ -1,7 +1,5 @@
 #include "cli/torch/rank_meeting.h"
 
-#include <numeric>
-
 #include "core/log.h"
 #include "resilience/protocol.h"
 
@@ -24,16 +22,18 @@ std::string key::ready(int64_t generation, const std::string& rank) {
   return fmt::format("serve/ready/{}/{}", generation, rank);
 }
 
-Result<std::unique_ptr<Group>> join_generation(Store& store, const RankPlace& place, int64_t generation) {
-  GroupOptions options{.name = fmt::format("serve-{}", generation),
-                       .my_rank = place.rank,
-                       .token = place.token,
-                       .timeout_s = kJoinSeconds};
-  options.members.resize(static_cast<size_t>(place.size));
-  std::iota(options.members.begin(), options.members.end(), 0);
-  TESSERA_ASSIGN_OR_RETURN(auto group, make_process_group(store, std::move(options)));
-  group->set_timeout(kStepSeconds);
-  return group;
+Result<serve::OwnedGroups> join_generation(Store& store, const RankPlace& place, int64_t generation) {
+  auto join = [&](const std::string& name, std::vector<int64_t> members) -> Result<std::unique_ptr<Group>> {
+    TESSERA_ASSIGN_OR_RETURN(auto group,
+                             make_process_group(store, {.name = fmt::format("{}-{}", name, generation),
+                                                        .members = std::move(members),
+                                                        .my_rank = place.rank,
+                                                        .token = place.token,
+                                                        .timeout_s = kJoinSeconds}));
+    group->set_timeout(kStepSeconds);
+    return group;
+  };
+  return serve::OwnedGroups::make(place.layout, place.rank, join);
 }
 
 RankMember::RankMember(RankPlace place, std::shared_ptr<Store> store)
@@ -62,14 +62,14 @@ void RankMember::loaded() {
   store_->set(key::loaded(place_.rank), "").ok();
 }
 
-Result<std::unique_ptr<Group>> RankMember::next_group() {
+Result<std::optional<serve::OwnedGroups>> RankMember::next_groups() {
   while (true) {
     TESSERA_ASSIGN_OR_RETURN(int64_t generation, next_generation());
-    if (generation == 0) return std::unique_ptr<Group>();
+    if (generation == 0) return std::optional<serve::OwnedGroups>();
     joined_ = generation;
-    auto group = join_generation(*store_, place_, generation);
-    if (group) return group;
-    log(LogLevel::warn, "{}", group.error().message);
+    auto groups = join_generation(*store_, place_, generation);
+    if (groups) return std::optional(std::move(*groups));
+    log(LogLevel::warn, "{}", groups.error().message);
   }
 }
 

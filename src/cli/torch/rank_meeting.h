@@ -1,4 +1,4 @@
-// A started rank's side of rank_team.h: its signs of life, and the group of each generation.
+// A started rank's side of rank_team.h: its signs of life, and the groups of each generation.
 #pragma once
 
 #include <chrono>
@@ -18,7 +18,7 @@ std::string loaded(int64_t rank);
 std::string ready(int64_t generation, const std::string& rank);
 }  // namespace key
 
-Result<std::unique_ptr<Group>> join_generation(Store& store, const RankPlace& place, int64_t generation);
+Result<serve::OwnedGroups> join_generation(Store& store, const RankPlace& place, int64_t generation);
 
 class RankMember {
  public:
@@ -27,8 +27,8 @@ class RankMember {
   ~RankMember();
 
   void loaded();  // the weights are here
-  // Waits for the next call of rank 0 and joins its group; null when the server ends.
-  Result<std::unique_ptr<Group>> next_group();
+  // Waits for the next call of rank 0 and joins its groups; none when the server ends.
+  Result<std::optional<serve::OwnedGroups>> next_groups();
 
  private:
   RankMember(RankPlace place, std::shared_ptr<Store> store);

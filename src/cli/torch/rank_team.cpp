@@ -17,7 +17,7 @@ using resilience::CrewMember;
 namespace {
 
 constexpr const char* kRank = "TESSERA_SERVE_RANK";
-constexpr const char* kSize = "TESSERA_SERVE_SIZE";
+constexpr const char* kLayout = "TESSERA_SERVE_LAYOUT";
 constexpr const char* kStore = "TESSERA_SERVE_STORE_PORT";
 constexpr const char* kToken = "TESSERA_SERVE_TOKEN";
 constexpr const char* kKvTokens = "TESSERA_SERVE_KV_TOKENS";
@@ -59,9 +59,10 @@ void pass_on(const resilience::OutputLine& line) {
 }  // namespace
 
 std::optional<RankPlace> rank_place() {
-  if (variable(kRank).empty()) return std::nullopt;
+  auto layout = parse_layout(variable(kLayout));
+  if (variable(kRank).empty() || !layout) return std::nullopt;
   return RankPlace{.rank = number(kRank),
-                   .size = number(kSize),
+                   .layout = *layout,
                    .store_port = static_cast<int>(number(kStore)),
                    .token = variable(kToken),
                    .kv_tokens = number(kKvTokens),
@@ -71,7 +72,7 @@ std::optional<RankPlace> rank_place() {
 RankTeam::RankTeam(const Options& options) : options_(options), token_(fresh_token()), crew_(pass_on, {}) {}
 
 Result<std::unique_ptr<serve::Team>> RankTeam::start(const Options& options) {
-  if (options.size == 1) return serve::make_single_team();
+  if (options.layout.processes() == 1) return serve::make_single_team();
   auto team = std::unique_ptr<RankTeam>(new RankTeam(options));
   TESSERA_ASSIGN_OR_RETURN(team->store_server_, StoreServer::start(kMeetingHost, 0, team->token_));
   team->store_ = team->store_server_->store();
@@ -97,7 +98,7 @@ void RankTeam::on_loss(std::function<void()> callback) {
 
 // Children die with the thread that started them, so this one starts them all and stays to the end.
 void RankTeam::supervise() {
-  for (int64_t rank = 1; rank < options_.size; ++rank) spawn(rank);
+  for (int64_t rank = 1; rank < size(); ++rank) spawn(rank);
   while (!ending_) {
     crew_.wait(kLookSeconds);
     crew_.listen(*store_);
@@ -150,7 +151,7 @@ void RankTeam::spawn(int64_t rank) {
   }
   resilience::ProcessOptions options{.command = own_command()};
   options.environment = {{kRank, std::to_string(rank)},
-                         {kSize, std::to_string(options_.size)},
+                         {kLayout, to_string(options_.layout)},
                          {kStore, std::to_string(store_server_->port())},
                          {kToken, token_},
                          {kKvTokens, std::to_string(options_.kv_tokens)},
@@ -163,8 +164,8 @@ void RankTeam::lose(int64_t rank, const std::string& why) {
     std::lock_guard lock(mutex_);
     ++num_losses_;
     lost_in_[rank] = generation_;
-    loss_ = make_error(ErrorCode::unavailable, "rank {} of {}: {}", rank, options_.size, why);
-    if (group_) group_->abort(*loss_);
+    loss_ = make_error(ErrorCode::unavailable, "rank {} of {}: {}", rank, size(), why);
+    if (groups_) groups_->abort(*loss_);
   }
   std::lock_guard lock(callback_mutex_);
   if (callback_) callback_();
@@ -187,8 +188,8 @@ Status RankTeam::meet() {
 
 int64_t RankTeam::call_generation() {
   std::lock_guard lock(mutex_);
-  if (group_) group_->abort(make_error(ErrorCode::aborted, "the ranks meet again"));
-  group_.reset();
+  if (groups_) groups_->abort(make_error(ErrorCode::aborted, "the ranks meet again"));
+  groups_.reset();
   loss_.reset();
   store_->erase_prefix(key::ready(generation_, "")).ok();
   store_->set(key::generation, std::to_string(++generation_)).ok();
@@ -208,7 +209,7 @@ Status RankTeam::await_ready(int64_t generation) {
 
 bool RankTeam::everybody_ready(int64_t generation, double waited_s) {
   bool all = true;
-  for (int64_t rank = 1; rank < options_.size; ++rank) {
+  for (int64_t rank = 1; rank < size(); ++rank) {
     if (resilience::peek(*store_, key::ready(generation, std::to_string(rank)))) continue;
     all = false;
     if (waited_s < kStuckSeconds || !resilience::peek(*store_, key::loaded(rank))) continue;
@@ -220,11 +221,11 @@ bool RankTeam::everybody_ready(int64_t generation, double waited_s) {
 
 Status RankTeam::join(int64_t generation) {
   TESSERA_RETURN_IF_ERROR(store_->set(key::go, std::to_string(generation)));
-  TESSERA_ASSIGN_OR_RETURN(auto group,
-                           join_generation(*store_, {.size = options_.size, .token = token_}, generation));
+  TESSERA_ASSIGN_OR_RETURN(auto groups,
+                           join_generation(*store_, {.layout = options_.layout, .token = token_}, generation));
   std::lock_guard lock(mutex_);
   if (loss_) return *loss_;
-  group_ = std::move(group);
+  groups_ = std::move(groups);
   return {};
 }
 

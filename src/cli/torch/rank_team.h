@@ -19,7 +19,6 @@
 #include <string>
 #include <thread>
 
-#include "comm/group.h"
 #include "comm/tcp_store.h"
 #include "resilience/crew.h"
 #include "serve/team.h"
@@ -28,7 +27,8 @@ namespace tessera::cli {
 
 // Where a started rank belongs, from its environment.
 struct RankPlace {
-  int64_t rank = 0, size = 1;
+  int64_t rank = 0;
+  Layout layout;
   int store_port = 0;
   std::string token;
   int64_t kv_tokens = 0;  // of the cache, which all ranks must agree on
@@ -39,14 +39,15 @@ std::optional<RankPlace> rank_place();  // nullopt in the command that the user 
 class RankTeam : public serve::Team {
  public:
   struct Options {
-    int64_t size = 1, kv_tokens = 0;
+    Layout layout;
+    int64_t kv_tokens = 0;
     double silence_s = 0.8;  // without a sign of life a rank is taken as lost
   };
-  // Starts ranks 1 .. size - 1, which load meanwhile; meet() waits for them.
+  // Starts all other ranks, which load meanwhile; meet() waits for them.
   static Result<std::unique_ptr<serve::Team>> start(const Options& options);
   ~RankTeam() override;  // waits for the others for a while, then kills them
 
-  Group& group() override { return *group_; }
+  serve::RankGroups groups() override { return groups_ ? groups_->view() : serve::RankGroups(); }
   Status meet() override;
   void give_up() override { given_up_ = true; }
   std::optional<Error> loss() const override;
@@ -55,6 +56,7 @@ class RankTeam : public serve::Team {
 
  private:
   explicit RankTeam(const Options& options);
+  int64_t size() const { return options_.layout.processes(); }
   void supervise();
   void look_after_members();
   void replace_ended();
@@ -75,7 +77,8 @@ class RankTeam : public serve::Team {
 
   mutable std::mutex mutex_;
   int64_t generation_ = 0;
-  std::shared_ptr<Group> group_;  // replaced by the thread that calls meet(), aborted by the supervising one
+  std::optional<serve::OwnedGroups>
+      groups_;  // replaced by the thread that calls meet(), aborted by the supervising one
   std::optional<Error> loss_;
   std::map<int64_t, int64_t>
       lost_in_;              // generation in which a rank was lost last: its successor joins later ones

@@ -51,19 +51,19 @@ Status run_follower(const ServeCommand& flags, const RankPlace& place) {
   ServeFlags own = flags.serve;
   own.kv_tokens = place.kv_tokens;
   TESSERA_ASSIGN_OR_RETURN(auto options, own.options());
-  own.apply_threads(place.size);
+  own.apply_threads(place.layout.processes());
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, place.rank, false));
   TESSERA_ASSIGN_OR_RETURN(
       auto runner, serve::StepRunner::make(model, serve::scheduling_of(options), options.kv_disk_folder));
   member->loaded();
   while (true) {
-    TESSERA_ASSIGN_OR_RETURN(auto group, member->next_group());
-    if (!group) return {};
-    runner.connect(*group);
-    Status followed = serve::follow_engine(runner, *group);
+    TESSERA_ASSIGN_OR_RETURN(auto groups, member->next_groups());
+    if (!groups) return {};
+    runner.connect(groups->view());
+    Status followed = serve::follow_engine(runner, groups->view());
     if (followed.ok()) return {};
     log(LogLevel::info, "waits for the others after: {}", followed.error().message);
-    group->abort(followed.error());
+    groups->abort(followed.error());
   }
 }
 
@@ -128,8 +128,8 @@ Status run_server(const ServeCommand& flags) {
   TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
   // Bound before the model is loaded, so that a port in use is known at once.
   TESSERA_ASSIGN_OR_RETURN(auto server, flags.front.listen());
-  flags.serve.apply_threads(options.layout.tp);
-  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start({.size = options.layout.tp,
+  flags.serve.apply_threads(options.layout.processes());
+  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start({.layout = options.layout,
                                                        .kv_tokens = options.kv_tokens,
                                                        .silence_s = flags.worker_silence_s}));
   return serve_requests(flags, options, *team, *server);
@@ -141,7 +141,10 @@ void add_serve(CLI::App& app) {
   auto flags = std::make_shared<ServeCommand>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model over OpenAI's HTTP interface");
   flags->serve.add_to(*command);
-  command->add_option("--layout", flags->serve.layout, "tp=2: cut over two processes")->capture_default_str();
+  command
+      ->add_option("--layout", flags->serve.layout,
+                   "Over processes: tp=2 cuts layers, pp=2 makes stages, dp=2 replicas, ep=2 spreads experts")
+      ->capture_default_str();
   flags->front.add_to(*command);
   command->add_option("--served-model-name", flags->name,
                       "What clients call it; the directory's name if empty");
