@@ -98,6 +98,8 @@ def test_tessera_reads_back_its_own(emit, run_tessera):
     config = tomllib.loads(emit("tessera", TRAIN, "--layout", "fsdp=4,tp=8,pp=2,recompute=full"))
     assert config["layout"] == {"fsdp": 4, "tp": 8, "pp": 2, "schedule": "1f1b", "recompute": "full"}
     assert config["work"]["global_batch"] == 128 and config["work"]["tp_blocks"] == 8
+    for command, layout, server in ((SERVE, "tp=4", "tp=4"), (WIDE, "tp=1,dp=16,ep=16", "dp=16,ep=16"), (SERVE, "tp=4,pp=2", "tp=4,pp=2")):
+        assert flags(emit("tessera", command, "--layout", layout))["--layout"] == [server]
     host = tomllib.loads(emit("tessera", ["plan", "train", "--model", "qwen3-0.6b", "--cluster", "cpu", "--gpus", 2, "--seq",
                                           128, "--batch", 8]))
     degrees = [host["layout"].get(axis, 1) for axis in ("dp", "fsdp", "tp", "pp", "cp")]

@@ -19,10 +19,12 @@ struct Submission {
   int64_t prompt_tokens = 0, max_length = 0;  // max_length: prompt and answer
   // The prompt's values. Empty: its blocks are neither found by others nor taken from them.
   std::vector<int64_t> tokens;
-  bool reuse = true;         // may begin with blocks that others computed; false when all rows are wanted
-  std::string salt;          // blocks are shared between equal salts only
-  int64_t priority = 0;      // lower values first
-  std::string tenant;        // who shares the server fairly with whom
+  bool reuse = true;     // may begin with blocks that others computed; false when all rows are wanted
+  std::string salt;      // blocks are shared between equal salts only
+  int64_t priority = 0;  // lower values first
+  std::string tenant;    // who shares the server fairly with whom
+  // Tokens of the prompt, in whole blocks and not all, whose keys and values the caller has from elsewhere.
+  int64_t brought_tokens = 0;
   double start_by = kNever;  // on the caller's clock, seconds: waits no longer than this
   double end_by = kNever;    // and has ended by then
 };

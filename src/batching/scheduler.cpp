@@ -30,6 +30,9 @@ Status Scheduler::submit(Submission submission) {
                   submission.max_length);
   TESSERA_REQUIRE(submission.tokens.empty() || std::ssize(submission.tokens) == prompt,
                   "request {} has {} tokens, but {} values", id, prompt, submission.tokens.size());
+  TESSERA_REQUIRE(submission.brought_tokens % options_.block_tokens == 0 && submission.brought_tokens < prompt,
+                  "request {} of {} tokens brings keys and values of {}", id, prompt,
+                  submission.brought_tokens);
   TESSERA_RETURN_IF_ERROR(check_room(submission));
   Request& request = requests_[id];
   request.asked = std::move(submission);
@@ -156,8 +159,10 @@ void Scheduler::begin(Request& request, Step& step) {
   auto after = [](const Request* a, const Request* b) { return a->before(*b); };
   running_.insert(std::upper_bound(running_.begin(), running_.end(), &request, after), &request);
   step.admitted.push_back(request.asked.id);
+  const bool is_new = !request.has_run;
   share_prefix(request);
   grow(request, request.length);
+  if (is_new) take_brought(request, step);
   schedule(request, std::min(options_.max_batch_tokens - step_tokens_, request.missing()), step);
 }
 
@@ -175,6 +180,15 @@ void Scheduler::share_prefix(Request& request) {
   }
   request.has_run = true;
   request.charged = std::max(request.charged, request.computed);
+}
+
+// Once only: what was brought lies in the cache then, or is computed anew.
+void Scheduler::take_brought(Request& request, Step& step) const {
+  if (request.asked.brought_tokens <= request.computed) return;
+  const int64_t first = request.computed / options_.block_tokens,
+                end = request.asked.brought_tokens / options_.block_tokens;
+  step.arrivals.push_back({.id = request.asked.id, .first = first, .count = end - first});
+  request.computed = request.asked.brought_tokens;
 }
 
 void Scheduler::schedule(Request& request, int64_t count, Step& step) {

@@ -58,11 +58,18 @@ struct StepEntry {
   int64_t drafts = 0;    // so many of the tokens, the last ones, are guesses
 };
 
+// Blocks [first, first + count) of a request that begins: to be filled with what the caller has of them.
+struct KvArrival {
+  RequestId id = 0;
+  int64_t first = 0, count = 0;
+};
+
 struct Step {
   std::vector<StepEntry> entries;
   std::vector<RequestId> admitted;   // hold blocks from this step on
   std::vector<RequestId> preempted;  // lost their blocks; they run again by themselves
   std::vector<KvMove> moves;         // to be done, in order, before the entries run
+  std::vector<KvArrival> arrivals;   // the same, after the moves
   int64_t tokens() const;
 };
 
@@ -136,6 +143,7 @@ class Scheduler {
   void requeue_last();
   void grow(Request& request, int64_t length);
   void share_prefix(Request& request);
+  void take_brought(Request& request, Step& step) const;
   void name_blocks(Request& request);
   bool admits(const Request& request) const;
   int64_t blocks_missing(const Request& request, int64_t length) const;

@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "data/tokenizer.h"
+#include "serve/brought_kv.h"
 #include "serve/completion.h"
 #include "serve/guesses.h"
 #include "serve/logit_rules.h"
@@ -69,6 +70,8 @@ class Answer {
   int64_t losses = 0;  // steps that failed since its last token
 
   double predicted_s = 0;  // from arrival to its first token
+
+  std::optional<BroughtKv> brought;  // by a prefill worker, until its first step
 
   // For the metrics.
   Clock::time_point arrival = Clock::now();

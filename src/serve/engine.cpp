@@ -55,9 +55,13 @@ Engine::Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, Eng
     changed_.notify_all();
   });
   thread_ = std::thread([this] { run(); });
+  if (options_.prefill)
+    options_.prefill->start(runner_.block_tokens(), runner_.block_bytes(),
+                            [this](int64_t id, auto brought) { came(id, std::move(brought)); });
 }
 
 Engine::~Engine() {
+  if (options_.prefill) options_.prefill->stop();
   std::vector<int64_t> left;
   {
     std::lock_guard lock(mutex_);
@@ -103,7 +107,7 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
   std::lock_guard lock(mutex_);
   if (failure_) return *failure_;
   if (stopping_) return make_error(ErrorCode::unavailable, "the server is shutting down");
-  int64_t room = options_.scheduling.max_waiting - scheduler_.num_waiting();
+  int64_t room = options_.scheduling.max_waiting - scheduler_.num_waiting() - std::ssize(awaited_);
   if (std::ssize(requests) > room)
     return make_error(ErrorCode::resource_exhausted,
                       "the queue has room for {} more requests, but {} came; try again later", room,
@@ -114,9 +118,9 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
   std::vector<double> predicted_s;
   for (const auto& submission : submissions) predicted_s.push_back(wait_of(submission));
   for (size_t i = 0; i < submissions.size(); ++i) {
-    Status status = scheduler_.submit(submissions[i]);
+    Status status = enter(submissions[i]);
     if (status.ok()) continue;
-    for (size_t k = 0; k < i; ++k) scheduler_.finish(submissions[k].id);
+    for (size_t k = 0; k < i; ++k) leave(submissions[k].id);
     return status.error();
   }
   Completions completions;
@@ -128,7 +132,8 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
         std::make_shared<Answer>(std::move(request), completions.back(), tokenizer_, options_.end_tokens);
     answer->guess_length = GuessLength(options_.max_guesses);
     answer->predicted_s = predicted_s[i];
-    waits_[static_cast<size_t>(scheduler_.replica_of(id))].claimed(submissions[i]);
+    const int64_t replica = awaited_.contains(id) ? 0 : scheduler_.replica_of(id);
+    waits_[static_cast<size_t>(replica)].claimed(submissions[i]);
     answers_[id] = std::move(answer);
   }
   changed_.notify_all();
@@ -157,7 +162,38 @@ bool Engine::forget(int64_t id) {
   if (found->second->first_step)
     waits_[static_cast<size_t>(scheduler_.replica_of(id))].claim_ended(found->second->request().max_length());
   answers_.erase(found);
-  return scheduler_.finish(id);
+  return leave(id);
+}
+
+// REQUIRES: the lock.
+Status Engine::enter(const batching::Submission& submission) {
+  const int64_t known = scheduler_.at(scheduler_.choose(submission)).known_tokens(submission);
+  if (!options_.prefill || !options_.prefill->wants(submission, known) || !options_.prefill->add(submission))
+    return scheduler_.submit(submission);
+  awaited_.emplace(submission.id, submission);
+  return {};
+}
+
+// REQUIRES: the lock.
+bool Engine::leave(int64_t id) {
+  if (awaited_.erase(id) == 0) return scheduler_.finish(id);
+  options_.prefill->forget(id);
+  return true;
+}
+
+// A prefill worker has computed the prompt, or did not get to it.
+void Engine::came(int64_t id, std::optional<BroughtKv> brought) {
+  std::unique_lock lock(mutex_);
+  auto awaited = awaited_.extract(id);
+  if (awaited.empty()) return;  // cancelled
+  batching::Submission& submission = awaited.mapped();
+  if (brought) {
+    submission.brought_tokens = brought->blocks * runner_.block_tokens();
+    answers_.at(id)->brought = std::move(brought);
+  }
+  Status status = scheduler_.submit(submission);
+  changed_.notify_all();
+  if (!status.ok()) end_with(lock, {id}, [&](const Answer&) { return status.error(); });
 }
 
 batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& request) const {
@@ -193,7 +229,11 @@ Status Engine::check_wait(const std::vector<batching::Submission>& submissions) 
 
 double Engine::wait_of(const batching::Submission& submission) const {
   const int64_t replica = scheduler_.choose(submission);
-  return waits_[static_cast<size_t>(replica)].first_token_s(scheduler_.at(replica), submission);
+  const auto& scheduler = scheduler_.at(replica);
+  double wait_s = waits_[static_cast<size_t>(replica)].first_token_s(scheduler, submission);
+  if (options_.prefill && options_.prefill->wants(submission, scheduler.known_tokens(submission)))
+    wait_s += options_.prefill->wait_s(submission);
+  return wait_s;
 }
 
 int64_t Engine::retry_after_s() const {
@@ -203,17 +243,21 @@ int64_t Engine::retry_after_s() const {
 }
 
 Gauges Engine::gauges() const {
+  const auto prefill = options_.prefill ? options_.prefill->counters() : PrefillPool::Counters();
   std::lock_guard lock(mutex_);
   return {.running = scheduler_.num_running(),
-          .waiting = scheduler_.num_waiting(),
+          .waiting = scheduler_.num_waiting() + std::ssize(awaited_),
           .kv_usage = static_cast<double>(scheduler_.blocks_in_use()) /
                       static_cast<double>(options_.scheduling.blocks * scheduler_.count()),
           .prefix_queries = scheduler_.reuse().asked_tokens,
           .prefix_hits = scheduler_.reuse().found_tokens,
           .kv_demoted = kv_demoted_,
           .kv_promoted = kv_promoted_,
-          .worker_losses = team_.num_losses(),
-          .retries = retries_};
+          .worker_losses = team_.num_losses() + prefill.losses,
+          .retries = retries_,
+          .prefills = prefill.prompts,
+          .prefill_bytes = prefill.bytes,
+          .prefill_failures = prefill.failed};
 }
 
 void Engine::run() {
@@ -231,14 +275,14 @@ void Engine::run() {
 
 Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
   if (auto loss = team_.loss()) return recover(lock, {}, *loss);
-  if (scheduler_.idle()) return wait_for_work(lock);
+  if (nothing_to_do()) return wait_for_work(lock);
   expire(lock);
   return run_step(lock);
 }
 
 Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
   auto pause = std::chrono::duration<double>(options_.idle_announcement_s);
-  auto has_news = [this] { return stopping_ || !scheduler_.idle() || team_.loss(); };
+  auto has_news = [this] { return stopping_ || !nothing_to_do() || team_.loss(); };
   if (changed_.wait_for(lock, pause, has_news)) return {};
   lock.unlock();
   Status status = announce(*team_.groups().world, Command::idle, {});
@@ -262,6 +306,7 @@ Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
     lose_disk_tier();
     return {};
   }
+  if (moved) put_in_place(work);
   Result<std::vector<at::Tensor>> logits = moved ? runner_.forward(work.batches) : moved.error();
   if (logits) deliver(work, *logits);
   lock.lock();
@@ -304,10 +349,27 @@ Engine::Share Engine::plan_share(batching::Step step) {
       answer.first_step = now;
     }
   }
+  for (const auto& [id, first, count] : share.step.arrivals) {
+    const auto targets =
+        scheduler_.blocks_of(id).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    share.arrivals.push_back({.brought = std::move(answers_.at(id)->brought),
+                              .first = first,
+                              .targets = {targets.begin(), targets.end()}});
+  }
+  for (int64_t id : share.step.admitted) answers_.at(id)->brought.reset();  // what came was in the cache
   for (size_t i = 0; i < share.step.preempted.size(); ++i) metrics_.count_preemption();
   for (const auto& move : share.step.moves) ++(move.to_tier > move.from_tier ? kv_demoted_ : kv_promoted_);
   for (const StepEntry& entry : share.step.entries) share.answers.push_back(answers_.at(entry.id));
   return share;
+}
+
+// Keys and values that came from prefill workers.
+void Engine::put_in_place(const Work& work) {
+  for (const Share& share : work.shares)
+    for (const Arrival& arrival : share.arrivals)
+      runner_.write_blocks(
+          std::span(arrival.brought->bytes).subspan(static_cast<size_t>(arrival.first * runner_.block_bytes())),
+          arrival.targets);
 }
 
 bool Engine::Work::empty() const {
@@ -326,25 +388,20 @@ StepBatch Engine::make_batch(const Share& share) const {
   for (const StepEntry& entry : share.step.entries)
     batch.max_blocks = std::max<int64_t>(batch.max_blocks, std::ssize(scheduler_.blocks_of(entry.id)));
   for (size_t i = 0; i < share.step.entries.size(); ++i)
-    add_entry(share.step.entries[i], *share.answers[i], static_cast<int64_t>(i), batch);
+    add_entry(share.step.entries[i], *share.answers[i], batch);
   return batch;
 }
 
-void Engine::add_entry(const StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const {
-  auto blocks = scheduler_.blocks_of(entry.id);
-  int64_t block_tokens = runner_.block_tokens();
-  for (int64_t position = entry.first; position < entry.first + entry.count; ++position) {
-    bool chooses = entry.samples && position + 1 >= entry.first + entry.count - entry.drafts;
-    if (answer.wants_prompt_logprobs() || chooses) batch.wanted.push_back(batch.num_tokens());
-    auto at = static_cast<size_t>(position), known = answer.tokens().size();
-    batch.tokens.push_back(at < known ? answer.tokens()[at] : answer.guesses[at - known]);
-    batch.positions.push_back(position);
-    batch.sequence.push_back(row);
-    int64_t block = blocks[static_cast<size_t>(position / block_tokens)];
-    batch.slot.push_back(block * block_tokens + position % block_tokens);
+void Engine::add_entry(const StepEntry& entry, const Answer& answer, StepBatch& batch) const {
+  std::vector<int64_t> tokens;
+  for (int64_t i = 0; i < entry.count; ++i) {
+    const auto at = static_cast<size_t>(entry.first + i), known = answer.tokens().size();
+    const bool chooses = entry.samples && i + 1 >= entry.count - entry.drafts;
+    if (answer.wants_prompt_logprobs() || chooses) batch.wanted.push_back(batch.num_tokens() + i);
+    tokens.push_back(at < known ? answer.tokens()[at] : answer.guesses[at - known]);
   }
-  batch.block_table.insert(batch.block_table.end(), blocks.begin(), blocks.end());
-  batch.block_table.resize(static_cast<size_t>((row + 1) * batch.max_blocks), 0);
+  add_sequence(batch, {.tokens = tokens, .first = entry.first, .blocks = scheduler_.blocks_of(entry.id)},
+               runner_.block_tokens());
 }
 
 void Engine::deliver(const Work& work, const std::vector<at::Tensor>& logits) {

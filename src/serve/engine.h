@@ -24,6 +24,7 @@
 #include "batching/wait_predictor.h"
 #include "serve/answer.h"
 #include "serve/metrics.h"
+#include "serve/prefill_pool.h"
 #include "serve/step_runner.h"
 #include "serve/team.h"
 
@@ -46,6 +47,7 @@ struct EngineOptions {
   double queue_timeout_s = 0;             // a request that has not run by then fails; 0: it waits
   double timeout_s = 0;                   // a request that has not ended by then fails; 0: it goes on
   int64_t max_losses = 3;                 // failed steps of one request without a new token; then it fails
+  PrefillPool* prefill = nullptr;         // of one process; computes long prompts; outlives the engine
   double idle_announcement_s = 5;         // how often rank 0 tells the others that there is nothing to do
   std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
   std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
@@ -89,9 +91,15 @@ class Engine {
 
  private:
   using AnswerPtr = std::shared_ptr<Answer>;
+  struct Arrival {
+    std::optional<BroughtKv> brought;
+    int64_t first = 0;                       // block of the prompt
+    std::vector<batching::BlockId> targets;  // of this and those behind it
+  };
   struct Share {  // of one replica
     batching::Step step;
     std::vector<AnswerPtr> answers;  // of step.entries
+    std::vector<Arrival> arrivals;
   };
   struct Work {  // one step between planning it and delivering it
     std::vector<Share> shares;
@@ -116,10 +124,15 @@ class Engine {
                 const std::function<Error(const Answer&)>& error);
   Work plan_step();
   Share plan_share(batching::Step step);
+  void put_in_place(const Work& work);
+  Status enter(const batching::Submission& submission);
+  bool leave(int64_t id);
+  void came(int64_t id, std::optional<BroughtKv> brought);
+  bool nothing_to_do() const { return scheduler_.idle() && awaited_.empty(); }
   void guess();
   void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
   StepBatch make_batch(const Share& share) const;
-  void add_entry(const batching::StepEntry& entry, const Answer& answer, int64_t row, StepBatch& batch) const;
+  void add_entry(const batching::StepEntry& entry, const Answer& answer, StepBatch& batch) const;
   void deliver(const Work& work, const std::vector<at::Tensor>& logits);
   void deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
                      const at::Tensor& logits);
@@ -149,6 +162,7 @@ class Engine {
   std::vector<batching::WaitPredictor> waits_;  // of each replica
   Clock::time_point started_ = Clock::now();
   std::map<int64_t, AnswerPtr> answers_;
+  std::map<int64_t, batching::Submission> awaited_;  // their prompts are with a prefill worker
   int64_t next_id_ = 1;
   bool stopping_ = false;
   std::optional<Error> failure_;

@@ -101,7 +101,11 @@ void Engine::give_up_on_unlucky(std::unique_lock<std::mutex>& lock, const std::v
 
 // Requests whose time is over end with an error.
 void Engine::expire(std::unique_lock<std::mutex>& lock) {
-  end_with(lock, scheduler_.expired(now_s()), [](const Answer& answer) {
+  const double now = now_s();
+  std::vector<int64_t> late = scheduler_.expired(now);
+  for (const auto& [id, submission] : awaited_)
+    if (std::min(submission.start_by, submission.end_by) <= now) late.push_back(id);
+  end_with(lock, late, [](const Answer& answer) {
     return make_error(ErrorCode::deadline_exceeded, "the request {} within its {:.3g} s; try again later",
                       answer.first_step ? "did not end" : "did not start", seconds_since(answer.arrival));
   });
@@ -133,7 +137,7 @@ void Engine::fail(const Error& error) {
     std::lock_guard lock(mutex_);
     failure_ = error;
     left.swap(answers_);
-    for (const auto& [id, answer] : left) scheduler_.finish(id);
+    for (const auto& [id, answer] : left) leave(id);
   }
   for (const auto& [id, answer] : left) {
     report(id, *answer, "error");

@@ -34,10 +34,10 @@ batching::SchedulerOptions scarce(int64_t host_blocks, int64_t disk_blocks) {
 // A team, its engine, and the tokenizer that both need.
 struct Served {
   explicit Served(const batching::SchedulerOptions& scheduling, int64_t ranks = 1, int64_t poison = -1,
-                  int64_t max_losses = 3)
+                  int64_t max_losses = 3, PrefillPool* prefill = nullptr)
       : team(*small_model(), ranks, scheduling, poison),
         engine(Engine::start(team.model(), team, data::load_tokenizer(*small_model()).value(),
-                             {.scheduling = scheduling, .max_losses = max_losses})
+                             {.scheduling = scheduling, .max_losses = max_losses, .prefill = prefill})
                    .value()) {}
 
   bool all_blocks_return() const {
@@ -130,6 +130,44 @@ TEST_F(EngineTest, AfterAnyMixOfCancelsLossesAndTiersAnswersAreRightAndAllBlocks
     EXPECT_GT(served.engine->health().losses, 0);
     EXPECT_TRUE(served.engine->health().ready) << served.engine->health().reason;
   }
+}
+
+TEST_F(EngineTest, PromptsFromWorkersThatComeAndGoGiveTheSameAnswers) {
+  int64_t brought = 0;
+  for (uint32_t seed = 11; seed <= 14; ++seed) {
+    auto all = requests(50, seed);
+    auto expected = undisturbed(all);
+    std::vector<std::unique_ptr<Team>> teams;
+    std::vector<ThreadWorker*> workers;
+    for (uint32_t i = 0; i <= seed % 2; ++i) {
+      auto worker = std::make_unique<ThreadWorker>(*small_model(), scarce(0, 0));
+      workers.push_back(worker.get());
+      teams.push_back(std::move(worker));
+    }
+    PrefillPool pool(std::move(teams), {.least_tokens = 20, .most_tokens = 14 * 16, .most_bytes = 50'000});
+    std::mt19937 random(seed);
+    Served served(scarce(seed % 3 * 10, 0), 1, -1, 3, &pool);
+    std::vector<std::shared_ptr<Reader>> readers;
+    std::vector<bool> cancelled(all.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      readers.push_back(Reader::submit(*served.engine, all[i]));
+      if (random() % 12 == 0) workers[random() % workers.size()]->lose();
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 4000));
+      size_t victim = random() % (4 * readers.size());
+      if (victim < readers.size())
+        cancelled[victim] = served.engine->cancel(readers[victim]->id()) || cancelled[victim];
+    }
+    for (size_t i = 0; i < all.size(); ++i) {
+      const auto& got = readers[i]->read(true);
+      if (cancelled[i]) continue;
+      EXPECT_EQ(got.tokens, expected[i]) << "request " << i << " of seed " << seed;
+      EXPECT_FALSE(got.error) << got.error->message;
+    }
+    EXPECT_TRUE(served.all_blocks_return()) << "seed " << seed;
+    EXPECT_EQ(served.engine->gauges().waiting, 0);
+    brought += served.engine->gauges().prefills;
+  }
+  EXPECT_GT(brought, 20);
 }
 
 TEST_F(EngineTest, RequestWhoseStepsAlwaysFailEndsWithAnErrorAndOthersGoOn) {

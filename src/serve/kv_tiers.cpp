@@ -25,25 +25,30 @@ void copy_block(const KvCache& from, BlockId source, KvCache& to, BlockId target
     std::ranges::copy(from.layers[l].block(source), to.layers[l].block(target).begin());
 }
 
-std::byte* bytes_of(const Tensor& staging) {
-  return static_cast<std::byte*>(staging.data_ptr());
-}
-
-void gather_block(const KvCache& cache, BlockId block, Tensor& staging) {
-  std::byte* to = bytes_of(staging);
-  for (const kernels::KvPages& layer : cache.layers) to = std::ranges::copy(layer.block(block), to).out;
-}
-
-void scatter_block(const Tensor& staging, KvCache& cache, BlockId block) {
-  const std::byte* from = bytes_of(staging);
-  for (const kernels::KvPages& layer : cache.layers) {
-    const auto to = layer.block(block);
-    std::copy_n(from, to.size(), to.begin());
-    from += to.size();
-  }
+std::span<std::byte> bytes_of(Tensor& staging) {
+  return {static_cast<std::byte*>(staging.mutable_data_ptr()), staging.nbytes()};
 }
 
 }  // namespace
+
+int64_t block_bytes(const KvCache& cache) {
+  int64_t bytes = 0;
+  for (const kernels::KvPages& layer : cache.layers) bytes += layer.shape().block_bytes();
+  return bytes;
+}
+
+void read_block(const KvCache& cache, BlockId block, std::span<std::byte> bytes) {
+  auto to = bytes.begin();
+  for (const kernels::KvPages& layer : cache.layers) to = std::ranges::copy(layer.block(block), to).out;
+}
+
+void write_block(std::span<const std::byte> bytes, KvCache& cache, BlockId block) {
+  for (const kernels::KvPages& layer : cache.layers) {
+    const auto to = layer.block(block);
+    std::ranges::copy(bytes.first(to.size()), to.begin());
+    bytes = bytes.subspan(to.size());
+  }
+}
 
 bool touches_disk(std::span<const KvMove> moves) {
   return std::any_of(moves.begin(), moves.end(),
@@ -54,12 +59,9 @@ Result<KvTiers> KvTiers::make(const KvCache& cache, const Options& options) {
   KvTiers tiers;
   try {
     tiers.host_.block_tokens = cache.block_tokens;
-    int64_t block_bytes = 0;
-    for (const kernels::KvPages& layer : cache.layers) {
+    for (const kernels::KvPages& layer : cache.layers)
       tiers.host_.layers.emplace_back(layer.shape(), options.host_blocks);
-      block_bytes += layer.shape().block_bytes();
-    }
-    tiers.staging_ = at::empty({block_bytes}, at::TensorOptions().dtype(at::kByte));
+    tiers.staging_ = at::empty({block_bytes(cache)}, at::TensorOptions().dtype(at::kByte));
   } catch (const std::exception&) {
     return make_error(ErrorCode::resource_exhausted,
                       "no host memory for {} blocks of keys and values; use a smaller --kv-host-tokens",
@@ -109,9 +111,9 @@ Status KvTiers::move_one(const KvMove& move, KvCache& cache) {
   if (move.from_tier == kDisk)
     disk_ = read(move.from);
   else
-    gather_block(source, move.from, staging_);
+    read_block(source, move.from, bytes_of(staging_));
   if (disk_.ok() && move.to_tier == kDisk) disk_ = write(move.to);
-  if (disk_.ok() && move.to_tier != kDisk) scatter_block(staging_, target, move.to);
+  if (disk_.ok() && move.to_tier != kDisk) write_block(bytes_of(staging_), target, move.to);
   return disk_;
 }
 

@@ -47,6 +47,11 @@ class KvTiers {
   Status disk_;
 };
 
+// One block as a run of bytes: all layers of this rank, one behind the other.
+int64_t block_bytes(const KvCache& cache);
+void read_block(const KvCache& cache, batching::BlockId block, std::span<std::byte> bytes);
+void write_block(std::span<const std::byte> bytes, KvCache& cache, batching::BlockId block);
+
 // Whether any move reads or writes the disk.
 bool touches_disk(std::span<const batching::KvMove> moves);
 

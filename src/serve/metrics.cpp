@@ -116,6 +116,12 @@ std::string Metrics::render(const std::string& model_name, const Gauges& gauges)
                 gauges.worker_losses);
   text += value("tessera:request_retries_total", "counter", "Requests computed anew after a failed step.",
                 labels, gauges.retries);
+  text += value("tessera:prefills_received_total", "counter", "Prompts computed by prefill workers.", labels,
+                gauges.prefills);
+  text += value("tessera:prefill_bytes_received_total", "counter", "Keys and values that came from there.",
+                labels, gauges.prefill_bytes);
+  text += value("tessera:prefills_failed_total", "counter",
+                "Prompts computed here because a prefill worker was lost.", labels, gauges.prefill_failures);
   text += value("vllm:num_preemptions_total", "counter", "Requests that lost their KV blocks for a while.",
                 labels, preemptions_);
   text +=

@@ -30,6 +30,8 @@ struct Gauges {
   int64_t prefix_queries = 0, prefix_hits = 0;  // prompt tokens looked up in the cache, and found
   int64_t kv_demoted = 0, kv_promoted = 0;      // blocks that went to a slower tier, and that came back
   int64_t worker_losses = 0, retries = 0;       // ranks lost, and requests computed anew after a failed step
+  int64_t prefills = 0, prefill_bytes = 0;      // prompts from prefill workers, and their keys and values
+  int64_t prefill_failures = 0;                 // prompts that were to come from there and did not
 };
 
 class Metrics {

@@ -46,6 +46,20 @@ StepBatch unpack(std::vector<int64_t>::const_iterator& next) {
 
 }  // namespace
 
+void add_sequence(StepBatch& batch, const SequencePart& part, int64_t block_tokens) {
+  const int64_t row = batch.num_sequences();
+  for (int64_t position = part.first; int64_t token : part.tokens) {
+    const int64_t block = part.blocks[static_cast<size_t>(position / block_tokens)];
+    batch.tokens.push_back(token);
+    batch.positions.push_back(position);
+    batch.sequence.push_back(row);
+    batch.slot.push_back(block * block_tokens + position % block_tokens);
+    ++position;
+  }
+  batch.block_table.insert(batch.block_table.end(), part.blocks.begin(), part.blocks.end());
+  batch.block_table.resize(static_cast<size_t>((row + 1) * batch.max_blocks), 0);
+}
+
 // First the command with the length of what follows it, then the batches.
 Status announce(Group& group, Command command, std::span<const StepBatch> batches) {
   if (group.size() == 1) return {};

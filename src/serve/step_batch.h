@@ -27,6 +27,16 @@ struct StepBatch {
   bool operator==(const StepBatch&) const = default;
 };
 
+// Tokens [first, first + tokens.size()) of one sequence, whose token at position p lies in
+// blocks[p / block_tokens].
+struct SequencePart {
+  std::span<const int64_t> tokens;
+  int64_t first = 0;
+  std::span<const batching::BlockId> blocks;
+};
+// Becomes the next row of the block table. REQUIRES: batch.max_blocks is that of the longest sequence.
+void add_sequence(StepBatch& batch, const SequencePart& part, int64_t block_tokens);
+
 // What rank 0 tells the others. idle keeps their deadline from passing while no request is there.
 enum class Command : int64_t { step, idle, stop };
 

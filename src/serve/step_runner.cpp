@@ -26,6 +26,16 @@ void StepRunner::connect(const RankGroups& groups) {
   model_->connect(groups);
 }
 
+void StepRunner::read_blocks(std::span<const batching::BlockId> blocks, std::span<std::byte> bytes) const {
+  const auto each = static_cast<size_t>(block_bytes());
+  for (size_t i = 0; i < blocks.size(); ++i) read_block(cache_, blocks[i], bytes.subspan(i * each, each));
+}
+
+void StepRunner::write_blocks(std::span<const std::byte> bytes, std::span<const batching::BlockId> blocks) {
+  const auto each = static_cast<size_t>(block_bytes());
+  for (size_t i = 0; i < blocks.size(); ++i) write_block(bytes.subspan(i * each, each), cache_, blocks[i]);
+}
+
 Result<bool> StepRunner::move(Batches batches) {
   Status moved = tiers_.move(own(batches).moves, cache_);
   if (!moved.ok()) log(LogLevel::warn, "{}", moved.error().message);

@@ -17,6 +17,11 @@ class StepRunner {
   // The ranks to run with; again after they have met anew. The cache's content means nothing from then on.
   void connect(const RankGroups& groups);
   int64_t block_tokens() const { return cache_.block_tokens; }
+  int64_t block_bytes() const { return serve::block_bytes(cache_); }
+
+  // Keys and values of this rank as bytes, block_bytes() for each block in turn.
+  void read_blocks(std::span<const batching::BlockId> blocks, std::span<std::byte> bytes) const;
+  void write_blocks(std::span<const std::byte> bytes, std::span<const batching::BlockId> blocks);
 
   // Whether this rank has its disk tier. An error is logged by move(), too.
   const Status& disk() const { return tiers_.disk(); }

@@ -8,10 +8,85 @@
 #include <thread>
 
 #include "serve/engine.h"
+#include "serve/prefill_worker.h"
 
 namespace tessera::serve {
 
-class ThreadTeam : public Team {
+// A team that says it lost someone when told to.
+class LosingTeam : public Team {
+ public:
+  void give_up() override {}
+  std::optional<Error> loss() const override {
+    std::lock_guard lock(mutex_);
+    return loss_;
+  }
+  void on_loss(std::function<void()> callback) override {
+    std::lock_guard lock(callback_mutex_);
+    callback_ = std::move(callback);
+  }
+  int64_t num_losses() const override { return num_losses_; }
+
+  // Rank 1 is gone.
+  void lose() {
+    {
+      std::lock_guard lock(mutex_);
+      loss_ = make_error(ErrorCode::unavailable, "rank 1 is gone");
+      ++num_losses_;
+      for (auto& group : groups_) group->abort(*loss_);
+    }
+    std::lock_guard lock(callback_mutex_);
+    if (callback_) callback_();
+  }
+
+ protected:
+  // All work on the groups of before has ended.
+  void renew_groups(int64_t size) {
+    std::lock_guard lock(mutex_);
+    loss_.reset();
+    groups_ = make_thread_groups(size);
+  }
+
+  std::vector<std::unique_ptr<Group>> groups_;
+
+ private:
+  mutable std::mutex mutex_, callback_mutex_;
+  std::optional<Error> loss_;
+  std::function<void()> callback_;
+  std::atomic<int64_t> num_losses_ = 0;
+};
+
+// A prefill worker and the decoder's side of it.
+class ThreadWorker : public LosingTeam {
+ public:
+  ThreadWorker(const std::filesystem::path& model, const batching::SchedulerOptions& scheduling)
+      : scheduling_(scheduling),
+        model_(ServedModel::load(model, {}, 0, {}).value()),
+        runner_(StepRunner::make(model_, scheduling, {}).value()) {
+    meet().ok();
+  }
+  ~ThreadWorker() override { end(); }
+
+  RankGroups groups() override { return {.world = groups_[0].get()}; }
+  Status meet() override {
+    end();
+    renew_groups(2);
+    thread_ = std::thread([this] { (void)follow_decoder(runner_, scheduling_, *groups_[1]); });
+    return {};
+  }
+
+ private:
+  void end() {
+    for (auto& group : groups_) group->abort(make_error(ErrorCode::aborted, "the worker ends"));
+    if (thread_.joinable()) thread_.join();
+  }
+
+  batching::SchedulerOptions scheduling_;
+  ServedModel model_;
+  StepRunner runner_;
+  std::thread thread_;
+};
+
+class ThreadTeam : public LosingTeam {
  public:
   // A step that computes `poison` fails.
   ThreadTeam(const std::filesystem::path& model, int64_t size, const batching::SchedulerOptions& scheduling,
@@ -27,37 +102,13 @@ class ThreadTeam : public Team {
 
   ServedModel& model() { return models_[0]; }
   RankGroups groups() override { return view(0); }
-  void give_up() override {}
-  std::optional<Error> loss() const override {
-    std::lock_guard lock(mutex_);
-    return loss_;
-  }
-  void on_loss(std::function<void()> callback) override {
-    std::lock_guard lock(callback_mutex_);
-    callback_ = std::move(callback);
-  }
-  int64_t num_losses() const override { return num_losses_; }
 
   Status meet() override {
     end_followers();
-    std::lock_guard lock(mutex_);
-    loss_.reset();
-    groups_ = make_thread_groups(std::ssize(models_));
+    renew_groups(std::ssize(models_));
     for (size_t rank = 1; rank < models_.size(); ++rank)
       followers_.emplace_back([this, rank] { follow_until_poison(runners_[rank - 1], view(rank)); });
     return {};
-  }
-
-  // Rank 1 is gone.
-  void lose() {
-    {
-      std::lock_guard lock(mutex_);
-      loss_ = make_error(ErrorCode::unavailable, "rank 1 is gone");
-      ++num_losses_;
-      for (auto& group : groups_) group->abort(*loss_);
-    }
-    std::lock_guard lock(callback_mutex_);
-    if (callback_) callback_();
   }
 
  private:
@@ -87,12 +138,7 @@ class ThreadTeam : public Team {
   int64_t poison_;
   std::vector<ServedModel> models_;
   std::vector<StepRunner> runners_;
-  std::vector<std::unique_ptr<Group>> groups_;
   std::vector<std::thread> followers_;
-  mutable std::mutex mutex_, callback_mutex_;
-  std::optional<Error> loss_;
-  std::function<void()> callback_;
-  std::atomic<int64_t> num_losses_ = 0;
 };
 
 // One request and all that comes of it.

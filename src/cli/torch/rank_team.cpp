@@ -21,6 +21,7 @@ constexpr const char* kLayout = "TESSERA_SERVE_LAYOUT";
 constexpr const char* kStore = "TESSERA_SERVE_STORE_PORT";
 constexpr const char* kToken = "TESSERA_SERVE_TOKEN";
 constexpr const char* kKvTokens = "TESSERA_SERVE_KV_TOKENS";
+constexpr const char* kRole = "TESSERA_SERVE_ROLE";
 constexpr const char* kAfter = "TESSERA_SERVE_AFTER";
 
 constexpr double kLookSeconds = 0.05;  // between two looks at the members
@@ -66,6 +67,7 @@ std::optional<RankPlace> rank_place() {
                    .store_port = static_cast<int>(number(kStore)),
                    .token = variable(kToken),
                    .kv_tokens = number(kKvTokens),
+                   .role = variable(kRole),
                    .after = number(kAfter)};
 }
 
@@ -155,6 +157,7 @@ void RankTeam::spawn(int64_t rank) {
                          {kStore, std::to_string(store_server_->port())},
                          {kToken, token_},
                          {kKvTokens, std::to_string(options_.kv_tokens)},
+                         {kRole, options_.role},
                          {kAfter, std::to_string(after)}};
   if (Status started = crew_.start(rank, options); !started.ok()) lose(rank, started.error().message);
 }
@@ -164,7 +167,9 @@ void RankTeam::lose(int64_t rank, const std::string& why) {
     std::lock_guard lock(mutex_);
     ++num_losses_;
     lost_in_[rank] = generation_;
-    loss_ = make_error(ErrorCode::unavailable, "rank {} of {}: {}", rank, size(), why);
+    const std::string who =
+        options_.role.empty() ? fmt::format("rank {} of {}", rank, size()) : options_.role + " worker";
+    loss_ = make_error(ErrorCode::unavailable, "{}: {}", who, why);
     if (groups_) groups_->abort(*loss_);
   }
   std::lock_guard lock(callback_mutex_);

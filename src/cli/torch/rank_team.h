@@ -32,6 +32,7 @@ struct RankPlace {
   int store_port = 0;
   std::string token;
   int64_t kv_tokens = 0;  // of the cache, which all ranks must agree on
+  std::string role;       // empty: a part of the model; or "prefill"
   int64_t after = 0;      // it joins later generations only
 };
 std::optional<RankPlace> rank_place();  // nullopt in the command that the user started
@@ -41,6 +42,7 @@ class RankTeam : public serve::Team {
   struct Options {
     Layout layout;
     int64_t kv_tokens = 0;
+    std::string role;        // what the other ranks are for; empty: parts of one model
     double silence_s = 0.8;  // without a sign of life a rank is taken as lost
   };
   // Starts all other ranks, which load meanwhile; meet() waits for them.

@@ -6,11 +6,13 @@
 #include "cli/commands.h"
 #include "cli/number_checks.h"
 #include "cli/torch/front_options.h"
+#include "cli/torch/prefill_processes.h"
 #include "cli/torch/rank_meeting.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
 #include "core/log.h"
 #include "serve/openai_api.h"
+#include "serve/prefill_worker.h"
 
 namespace tessera::cli {
 
@@ -19,6 +21,7 @@ namespace {
 struct ServeCommand {
   ServeFlags serve;
   FrontFlags front;
+  PrefillFlags prefill;
   std::string name, chat_template;
   int64_t max_length = 0, max_guesses = 0;
   double worker_silence_s = 0.8, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
@@ -43,24 +46,27 @@ void print_request(const serve::RequestSummary& request) {
                          request.reason));
 }
 
-// Ranks above 0: the model's other parts, until rank 0 says stop. A group that ends for another reason is
-// followed by the next one.
+// Other ranks: the model's other parts, or prefill workers with a whole one, until rank 0 says stop. A group
+// that ends for another reason is followed by the next one.
 Status run_follower(const ServeCommand& flags, const RankPlace& place) {
-  set_log_name(fmt::format("rank {}", place.rank));
+  const bool prefills = place.role == kPrefillRole;
+  set_log_name(prefills ? "prefill worker" : fmt::format("rank {}", place.rank));
   TESSERA_ASSIGN_OR_RETURN(auto member, RankMember::connect(place));
   ServeFlags own = flags.serve;
   own.kv_tokens = place.kv_tokens;
   TESSERA_ASSIGN_OR_RETURN(auto options, own.options());
-  own.apply_threads(place.layout.processes());
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, place.rank, false));
-  TESSERA_ASSIGN_OR_RETURN(
-      auto runner, serve::StepRunner::make(model, serve::scheduling_of(options), options.kv_disk_folder));
+  if (prefills) options.kv_host_tokens = options.kv_disk_tokens = 0;
+  const auto scheduling = serve::scheduling_of(options);
+  own.apply_threads(options.layout.processes() + flags.prefill.workers);
+  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, prefills ? 0 : place.rank, false));
+  TESSERA_ASSIGN_OR_RETURN(auto runner, serve::StepRunner::make(model, scheduling, options.kv_disk_folder));
   member->loaded();
   while (true) {
     TESSERA_ASSIGN_OR_RETURN(auto groups, member->next_groups());
     if (!groups) return {};
     runner.connect(groups->view());
-    Status followed = serve::follow_engine(runner, groups->view());
+    Status followed = prefills ? serve::follow_decoder(runner, scheduling, *groups->view().world)
+                               : serve::follow_engine(runner, groups->view());
     if (followed.ok()) return {};
     log(LogLevel::info, "waits for the others after: {}", followed.error().message);
     groups->abort(followed.error());
@@ -91,10 +97,11 @@ serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPt
 }
 
 Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, serve::Team& team,
-                      HttpServer& server) {
+                      PrefillProcesses& prefill, HttpServer& server) {
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, serve::load_served_tokenizer(options.model, options.tokenizer));
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, true));
   TESSERA_RETURN_IF_ERROR(team.meet());
+  TESSERA_ASSIGN_OR_RETURN(auto prefill_pool, prefill.meet());
   std::optional<Error> failure;
   serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
                                       .kv_folder = options.kv_disk_folder,
@@ -102,7 +109,8 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
                                       .max_guesses = flags.max_guesses,
                                       .ttft_objective_s = flags.ttft_objective_s,
                                       .queue_timeout_s = flags.queue_timeout_s,
-                                      .timeout_s = flags.timeout_s};
+                                      .timeout_s = flags.timeout_s,
+                                      .prefill = prefill_pool.get()};
   if (!flags.quiet) engine_options.on_finished = print_request;
   engine_options.on_failure = [&](const Error& error) {
     server.post([&failure, &server, error] {
@@ -126,13 +134,17 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
 
 Status run_server(const ServeCommand& flags) {
   TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
+  TESSERA_RETURN_IF_ERROR(flags.prefill.check(options.layout));
+  if (flags.serve.kv_tokens == 0) options.kv_tokens /= 1 + flags.prefill.workers;
   // Bound before the model is loaded, so that a port in use is known at once.
   TESSERA_ASSIGN_OR_RETURN(auto server, flags.front.listen());
-  flags.serve.apply_threads(options.layout.processes());
+  flags.serve.apply_threads(options.layout.processes() + flags.prefill.workers);
   TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start({.layout = options.layout,
                                                        .kv_tokens = options.kv_tokens,
                                                        .silence_s = flags.worker_silence_s}));
-  return serve_requests(flags, options, *team, *server);
+  TESSERA_ASSIGN_OR_RETURN(auto prefill,
+                           PrefillProcesses::start(flags.prefill, options, flags.worker_silence_s));
+  return serve_requests(flags, options, *team, *prefill, *server);
 }
 
 }  // namespace
@@ -145,6 +157,7 @@ void add_serve(CLI::App& app) {
       ->add_option("--layout", flags->serve.layout,
                    "Over processes: tp=2 cuts layers, pp=2 makes stages, dp=2 replicas, ep=2 spreads experts")
       ->capture_default_str();
+  flags->prefill.add_to(*command);
   flags->front.add_to(*command);
   command->add_option("--served-model-name", flags->name,
                       "What clients call it; the directory's name if empty");
@@ -197,6 +210,7 @@ void add_serve(CLI::App& app) {
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(
       "Examples: tessera serve --model runs/quickstart/model --layout tp=2 --port 8000\n"
+      "         tessera serve --model DIR --prefill-workers 1 --prefill-from 256\n"
       "         tessera serve --model DIR --host 0.0.0.0 --api-keys keys.toml --tls-cert cert.pem --tls-key "
       "key.pem\n"
       "         curl http://127.0.0.1:8000/v1/completions -d '{\"model\":\"model\",\"prompt\":\"Once\"}'");

@@ -75,15 +75,20 @@ Result<std::string> emit_tessera(const Request& request, const Prediction& best)
 Result<std::string> emit_tessera(const serving::SearchRequest& request, const ServingRole& role) {
   if (role.phase != ServingRole::both)
     return invalid("tessera serve does prompts and answers in one worker; give --layout for such workers");
-  if (role.layout.pp > 1 || role.layout.dp > 1)
-    return invalid("tessera serve cuts a worker by tp alone, not {}; plan with --layout tp=N",
-                   to_string(role.layout));
+  // Experts are cut by tp like all else, and spread over the replicas of attention.
+  const serving::WorkerLayout& worker = role.layout;
+  const bool spreads = worker.moe_tp * worker.moe_ep > 1 && worker.dp > 1;
   Flags out("tessera serve");
   out.set("--model", "DIR");
-  if (role.layout.tp > 1) out.set("--layout", fmt::format("tp={}", role.layout.tp));
+  const Layout layout{.dp = worker.dp, .tp = worker.tp, .pp = worker.pp, .ep = spreads ? worker.dp : 1};
+  if (worker.gpus() > 1) out.set("--layout", to_string(layout));
+  if (spreads && worker.moe_tp != worker.tp)
+    out.note(fmt::format("planned with each expert on {} ranks; tessera cuts experts by tp={}", worker.moe_tp,
+                         worker.tp));
   out.set("--dtype", "bf16");
-  out.set("--max-running", role.sequences);
-  out.set("--max-batch-tokens", static_cast<int64_t>(request.engine.budget_tokens));
+  // Sizes are of the whole server, which shares them among its replicas.
+  out.set("--max-running", role.sequences * worker.dp);
+  out.set("--max-batch-tokens", static_cast<int64_t>(request.engine.budget_tokens) * worker.dp);
   if (!as_published(request) || request.model.ffn_format != WeightFormat::bf16)
     out.note("weights in few bits: export them first (tessera checkpoint export --quantize)");
   if (request.formats.kv_bytes < 2) out.note("the cache is held in --dtype; planned: 8 bits");
