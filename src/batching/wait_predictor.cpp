@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 namespace tessera::batching {
 
 namespace {
 
-constexpr double kMemorySeconds = 20;
+constexpr double kMemorySeconds = 20, kDemandSeconds = 5;
 
 void fade_and_add(double& sum, double keep, double more) {
   sum = sum * keep + more;
@@ -21,8 +22,12 @@ void WaitPredictor::step_ended(double seconds, int64_t tokens, bool saturated) {
   fade_and_add(tokens_, keep, static_cast<double>(tokens));
   fade_and_add(steps_, keep, 1);
   fade_and_add(step_s_, keep, seconds);
-  for (auto& [tenant, claims] : demand_) claims *= keep;
-  std::erase_if(demand_, [](const auto& entry) { return entry.second < 1; });
+  const double keep_demand = std::exp(-seconds / kDemandSeconds);
+  for (auto& [tenant, demand] : demand_) {
+    fade_and_add(demand.claims, keep_demand, 0);
+    fade_and_add(demand.seconds, keep_demand, seconds);
+  }
+  std::erase_if(demand_, [](const auto& entry) { return entry.second.claims < 1; });
   if (!saturated) return;
   fade_and_add(claims_, keep, ended);
   fade_and_add(saturated_s_, keep, seconds);
@@ -36,26 +41,33 @@ double WaitPredictor::claims_per_s() const {
 }
 
 void WaitPredictor::claimed(const Submission& request) {
-  demand_[request.tenant] += static_cast<double>(request.max_length);
+  demand_[request.tenant].claims += static_cast<double>(request.max_length);
 }
 
-// The margin drifts to where one prediction in 20 is exceeded.
+// The margin drifts to where one prediction in 50 is exceeded. What it learned under little load says little
+// about more, so that it stays above a least one.
 void WaitPredictor::first_token_came(double predicted_s, double took_s) {
-  constexpr double kLate = 0.05, kPace = 0.1, kMost = 10;
+  constexpr double kLate = 0.02, kPace = 0.1, kLeast = 1.25, kMost = 10;
   const bool says_something = steps_ > 0 && predicted_s > 4 * step_s_ / steps_;
   if (!says_something) return;
   margin_ *= 1 + kPace * (took_s > likely_s(predicted_s) ? 1 - kLate : -kLate);
-  margin_ = std::clamp(margin_, 1.0, kMost);
+  margin_ = std::clamp(margin_, kLeast, kMost);
 }
 
-// Part of all claims that end which are this tenant's, as long as it waits.
+// Part of all claims that end which are this tenant's, as long as it waits: who asks for less than an equal
+// share of what is left gets what it asks for, the others get equal shares (max-min fairness).
 double WaitPredictor::share_of(const std::string& tenant) const {
-  const bool is_known = demand_.contains(tenant);
-  const double fair = 1 / static_cast<double>(demand_.size() + (is_known ? 0 : 1)), rate = claims_per_s();
-  double others = 0;
-  for (const auto& [name, claims] : demand_)
-    if (name != tenant) others += std::min(claims / step_s_ / rate, fair);
-  return std::max(1 - others, fair);
+  std::vector<double> others;  // parts that they ask for
+  for (const auto& [name, demand] : demand_)
+    if (name != tenant) others.push_back(demand.claims / std::max(demand.seconds * claims_per_s(), 1e-9));
+  std::sort(others.begin(), others.end());
+  double left = 1;
+  for (size_t i = 0; i < others.size(); ++i) {
+    const double equal = left / static_cast<double>(others.size() - i + 1);
+    if (others[i] >= equal) return equal;
+    left -= others[i];
+  }
+  return left;
 }
 
 double WaitPredictor::first_token_s(const Scheduler& scheduler, const Submission& request) const {
