@@ -1,8 +1,9 @@
 // Training steps on a table whose touched rows are a multiple of its memory, beside the same steps in memory.
 //
-//   build/release/bench/recsys_disk --folder DIR [--rows N] [--multiple M] [--zipf S] [--batches B]
+//   build/release/bench/recsys_disk --folder DIR [--rows N] [--multiple M] [--zipf S] [--batches B] [--dim D]
+//   [--eviction lru|lfu]
 //
-// Rows are float32 x 16 with row-wise Adagrad; a step gets and puts 16,384 ids by Zipf's law. All rows are
+// Rows are D float32 (16) with row-wise Adagrad; a step gets and puts 16,384 ids by Zipf's law. All rows are
 // touched first. DIR should lie on a real disk; reads pass the page cache by (O_DIRECT) unless --cached 1.
 #include <cstdio>
 #include <map>
@@ -17,11 +18,11 @@
 namespace tessera::recsys {
 namespace {
 
-constexpr int64_t kDim = 16;
+int64_t dim = 16;
 constexpr size_t kBatch = 16384;
 
 std::unique_ptr<Store> make(int64_t budget_bytes, const DiskOptions& disk, EvictionOptions::Kind kind) {
-  GroupOptions group{.dim = kDim};
+  GroupOptions group{.dim = dim};
   group.optimizer.kind = *parse_optimizer("adagrad-row");
   if (budget_bytes > 0) group.eviction = {.kind = kind, .budget_bytes = budget_bytes};
   auto store = Store::create({.groups = {group}, .disk = disk});
@@ -35,7 +36,7 @@ void check(const Status& status) {
 
 void touch_all(Store& store, int64_t rows) {
   std::vector<uint64_t> ids(kBatch);
-  std::vector<float> out(kBatch * kDim);
+  std::vector<float> out(kBatch * static_cast<size_t>(dim));
   for (int64_t first = 0; first < rows; first += static_cast<int64_t>(kBatch)) {
     for (size_t i = 0; i < kBatch; ++i) ids[i] = mix64(static_cast<uint64_t>(first) + i + 1);
     check(store.get(0, ids, out));
@@ -49,7 +50,8 @@ Rate steps(Store& store, int64_t rows, double exponent, int64_t batches) {
   recsys_data::Zipf zipf(exponent, static_cast<uint64_t>(rows));
   recsys_data::Random random(1);
   std::vector<uint64_t> ids(kBatch);
-  std::vector<float> out(kBatch * kDim), gradients(kBatch * kDim, 0.01f);
+  std::vector<float> out(kBatch * static_cast<size_t>(dim)),
+      gradients(kBatch * static_cast<size_t>(dim), 0.01f);
   double seconds = 0;
   GroupStats before;
   for (int64_t b = 0; b < batches; ++b) {
@@ -83,6 +85,7 @@ int main(int count, char** words) {
     return 2;
   }
   int64_t rows = std::stoll(given["--rows"]), batches = std::stoll(given["--batches"]);
+  if (given.contains("--dim")) dim = std::stoll(given["--dim"]);
   double exponent = std::stod(given["--zipf"]);
   const EvictionOptions::Kind kind = *parse_eviction(given["--eviction"]);
   DiskOptions disk{.folder = given["--folder"], .direct = given["--cached"] != "1"};
@@ -90,15 +93,16 @@ int main(int count, char** words) {
   touch_all(*whole, rows);
   double in_memory = steps(*whole, rows, exponent, batches).rows_per_s;
   whole.reset();
-  constexpr int64_t kRowBytes = kDim * 4 + 4 + 16;
+  const int64_t row_bytes = dim * 4 + 4 + 16;
   auto spilling = make(
-      static_cast<int64_t>(static_cast<double>(rows * kRowBytes) / std::stod(given["--multiple"])), disk, kind);
+      static_cast<int64_t>(static_cast<double>(rows * row_bytes) / std::stod(given["--multiple"])), disk, kind);
   touch_all(*spilling, rows);
   auto [on_disk, returned, spilled] = steps(*spilling, rows, exponent, batches);
   std::printf(
-      "%lld rows touched, memory for a %s-th, Zipf %g: %.2f M rows/s got and put, in memory %.2f, ratio %.2f "
+      "%lld rows of %lld touched, memory for a %s-th, Zipf %g: %.2f M rows/s got and put, in memory %.2f, "
+      "ratio %.2f "
       "(target 0.20); of each row %.3f came back from disk, %.3f went there\n",
-      static_cast<long long>(rows), given["--multiple"].c_str(), exponent, on_disk / 1e6, in_memory / 1e6,
-      on_disk / in_memory, returned, spilled);
+      static_cast<long long>(rows), static_cast<long long>(dim), given["--multiple"].c_str(), exponent,
+      on_disk / 1e6, in_memory / 1e6, on_disk / in_memory, returned, spilled);
   return 0;
 }

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -118,3 +119,80 @@ def test_ctrl_c_ends_all_roles(tessera, config, tmp_path):
     job.send_signal(signal.SIGINT)
     assert job.wait(timeout=20) == 128 + signal.SIGINT
     assert "stopped after 0 restarts" in job.stderr.read()
+
+
+def process_tree(pid):
+    """A process and all below it, from /proc."""
+    found = [pid]
+    for parent in found:
+        children = os.path.join("/proc", str(parent), "task")
+        for task in os.listdir(children) if os.path.isdir(children) else []:
+            with open(os.path.join(children, task, "children")) as file:
+                found += [int(child) for child in file.read().split()]
+    return found
+
+
+def wait_for(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
+def steps_done(folder):
+    """Steps that the supervisor's record of the run shows, by the samples of the last line."""
+    path = folder / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+@pytest.mark.parametrize("gone", ["server:1,replica:0", "server:1,replica:0,loader,worker:0"])
+def test_a_host_that_is_gone_with_its_memory_changes_no_bit(tessera, launch, alone, config, tmp_path, gone):
+    words = [*RUN, "train.epochs=12"]
+    here = [role for role in ["loader", "worker:0", "server:0", "replica:1", "trainer:0", "trainer:1"] if role not in gone]
+    token = {"TESSERA_TOKEN": "of the job"}
+    port = str(29700 + os.getpid() % 200)
+    job = [*words, "train.servers=2", "train.trainers=2", "train.replicas=1", f"train.run_dir={tmp_path / 'run'}"]
+    other = [tessera, "launch", "--join", f"127.0.0.1:{port}", "--roles", gone, "--", "recsys", "train", "--config", config, *job]
+    joined = subprocess.Popen([str(word) for word in other], env={**os.environ, **token}, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True)
+    killer = threading.Thread(target=lambda: (wait_for(lambda: steps_done(tmp_path) >= 100, "step 100"),
+                                              [os.kill(pid, signal.SIGKILL) for pid in process_tree(joined.pid)]))
+    killer.start()
+    try:
+        result = launch(tmp_path, job, "--port", port, "--roles", ",".join(here), environment=token)
+        assert result.returncode == 0, result.stderr
+        killer.join()
+        assert joined.wait(timeout=20) == -signal.SIGKILL
+        assert [event["detail"].split(" with")[0] for event in events(tmp_path, "lost")] == ["host 2"]
+        assert [event["detail"] for event in events(tmp_path, "promoted")] == ["replica:1 takes the place of server:1"]
+        moved = {event["detail"].split()[0] for event in events(tmp_path, "moved")}
+        assert moved == {"replica:1", *gone.split(",")} - {"server:1"}
+        assert bits(tmp_path) == alone(words)
+    finally:
+        joined.kill()
+
+
+def test_a_host_without_a_replica_ends_the_job(tessera, launch, config, tmp_path):
+    token = {"TESSERA_TOKEN": "of the job"}
+    port = str(29900 + os.getpid() % 90)
+    words = [*RUN, "train.epochs=100", "train.servers=2"]
+    other = [tessera, "launch", "--join", f"127.0.0.1:{port}", "--roles", "server:1", "--fault", "host:kill@50", "--", "recsys",
+             "train", "--config", config, *words]
+    joined = subprocess.Popen([str(word) for word in other], env={**os.environ, **token}, stderr=subprocess.DEVNULL)
+    try:
+        result = launch(tmp_path, words, "--port", port, "--roles", "loader,worker:0,server:0,trainer:0", environment=token)
+        assert result.returncode != 0
+        assert "server:1 is gone with host 2, and no other host holds a replica of its rows" in result.stderr
+        assert joined.wait(timeout=20) == 0
+    finally:
+        joined.kill()
+
+
+def test_a_killed_server_with_a_replica_and_a_killed_replica_change_no_bit(launch, alone, tmp_path):
+    words = [*RUN, "train.epochs=8"]
+    result = launch(tmp_path, [*words, "train.servers=2"], "-n", "2", "--replicas", "1", "--fault", "server:1:kill@100", "--fault",
+                    "replica:0:kill@150")
+    assert result.returncode == 0, result.stderr
+    assert [event["detail"].split()[0] for event in events(tmp_path, "lost")] == ["server:1", "replica:0"]
+    assert bits(tmp_path) == alone(words)

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <thread>
 
+#include "comm/socket.h"
 #include "core/file.h"
+#include "core/log.h"
 #include "recsys_data/random.h"
 
 namespace tessera::recsys_roles {
@@ -16,13 +19,14 @@ using resilience::DrillRow;
 using resilience::Event;
 
 constexpr int kRandomKills = 12;
-constexpr double kKillNoticed_s = 2, kStopNoticed_s = 5, kResumed_s = 10;
+constexpr double kKillNoticed_s = 2, kStopNoticed_s = 5, kHostNoticed_s = 6, kResumed_s = 10;
 
 // One fault: its signals, and how soon they must be noticed.
 struct Exercise {
   std::string fault;
   std::vector<Strike> strikes;
   double detect_limit_s = kKillNoticed_s;
+  bool host = false;  // of a second host, with a server and the replicas of the others
 };
 
 std::vector<Strike> strike_all(const std::vector<RoleName>& roles, int64_t step) {
@@ -52,7 +56,8 @@ std::vector<Exercise> exercises(const recsys_train::RunConfig& run, int64_t at, 
           {"stop_server", {{server, SIGSTOP, at}}, kStopNoticed_s},
           {"kill_servers", strike_all(servers, at)},
           {"kill_all", strike_all(roles, at)},
-          {"kill_at_random", at_random}};
+          {"kill_at_random", at_random},
+          {"lose_host", {{.step = at, .host = true}}, kHostNoticed_s, true}};
 }
 
 Result<std::string> hash_in(const std::filesystem::path& file) {
@@ -99,16 +104,45 @@ class Drill {
     std::error_code failure;
     std::filesystem::remove_all(folder, failure);
     std::filesystem::create_directories(folder, failure);
-    TESSERA_ASSIGN_OR_RETURN(auto run, options_.run(options_.settings, folder / "result.json"));
+    std::vector<std::string> settings = options_.settings;
+    if (exercise.host) settings.push_back("train.replicas=1");
+    TESSERA_ASSIGN_OR_RETURN(auto run, options_.run(settings, folder / "result.json"));
     SupervisorOptions job{.run = run.config, .roles = all_roles(run.config), .command = run.command};
     job.strikes = exercise.strikes;
     job.max_restarts = kRandomKills;
     job.run_dir = folder;
-    auto result = supervise(job);
+    auto result = exercise.host ? supervise_two(job) : supervise(job);
     if (!result) return DrillRow{.fault = exercise.fault, .detail = result.error().message};
     auto bits = hash_in(folder / "result.json");
     if (!bits) return DrillRow{.fault = exercise.fault, .detail = bits.error().message};
-    return judge(exercise, *result, *bits == hash);
+    DrillRow row = judge(exercise, *result, *bits == hash);
+    if (exercise.host) row.source = "replica";
+    return row;
+  }
+
+  // The last server and the replicas of the others on a host of their own, which is struck.
+  static Result<SupervisorResult> supervise_two(SupervisorOptions job) {
+    SupervisorOptions other = job;
+    auto is_there = [last = job.run.servers - 1](const RoleName& role) {
+      return role.kind == RoleName::server ? role.number == last
+                                           : role.kind == RoleName::replica && role.number != last;
+    };
+    std::erase_if(job.roles, is_there);
+    std::erase_if(other.roles, [&](const RoleName& role) { return !is_there(role); });
+    job.strikes.clear();
+    job.token = other.token = comm::random_name();
+    other.run_dir.clear();
+    std::thread second;
+    job.on_meet = [&](const std::string& address) {
+      other.join = address;
+      second = std::thread([&other] {
+        if (auto result = supervise(other); !result.ok())
+          log(LogLevel::error, "the second host: {}", result.error().message);
+      });
+    };
+    auto result = supervise(job);
+    if (second.joinable()) second.join();
+    return result;
   }
 
   // The slowest notice and return, of all that were struck.

@@ -6,13 +6,14 @@
 #include "recsys_roles/remote_loader.h"
 #include "recsys_roles/remote_servers.h"
 #include "recsys_roles/remote_worker.h"
+#include "recsys_roles/replica.h"
 
 namespace tessera::recsys_roles {
 namespace {
 
 using namespace recsys_train;
 
-constexpr const char* kKinds[] = {"loader", "worker", "server", "trainer"};
+constexpr const char* kKinds[] = {"loader", "worker", "server", "trainer", "replica"};
 
 // Batches that may be asked for again or out of turn: those under way at all trainers, and as many that lie in
 // their pipelines.
@@ -55,12 +56,16 @@ class ServerRole : public ServingRole {
     TESSERA_ASSIGN_OR_RETURN(
         auto store, recsys::Store::create({.groups = plan.store_groups, .memory_files = place.memory}));
     role->store_ = std::make_unique<ServedStore>(std::move(store), serving_options(run));
+    if (run.replicas > 0) {
+      TESSERA_ASSIGN_OR_RETURN(role->chain_, Chain::open(place.meeting, name.number, *role->store_));
+    }
     TESSERA_ASSIGN_OR_RETURN(role->door_, Door::open(place.meeting, name.text(), serve_store(*role->store_)));
     return std::unique_ptr<ServingRole>(std::move(role));
   }
 
  private:
   std::unique_ptr<ServedStore> store_;
+  std::unique_ptr<Chain> chain_;
   std::unique_ptr<Door> door_;
 };
 
@@ -104,11 +109,11 @@ Result<RoleName> parse_role(std::string_view text) {
     auto [end, failure] = std::from_chars(digits.data(), digits.data() + digits.size(), role.number);
     if (role.kind == RoleName::loader || digits.empty() || failure != std::errc() ||
         end != digits.data() + digits.size() || role.number < 0)
-      return invalid("role '{}': expected loader, worker:N, server:N or trainer:N", text);
+      return invalid("role '{}': expected loader, worker:N, server:N, replica:N or trainer:N", text);
     return role;
   }
-  return invalid("role '{}': expected loader, worker:N, server:N or trainer:N{}", text,
-                 did_you_mean(kind, {"loader", "worker", "server", "trainer"}));
+  return invalid("role '{}': expected loader, worker:N, server:N, replica:N or trainer:N{}", text,
+                 did_you_mean(kind, {"loader", "worker", "server", "replica", "trainer"}));
 }
 
 std::vector<RoleName> all_roles(const RunConfig& run) {
@@ -117,6 +122,7 @@ std::vector<RoleName> all_roles(const RunConfig& run) {
     for (int64_t i = 0; i < count; ++i) roles.push_back({kind, i});
   };
   add(RoleName::server, run.servers);
+  if (run.replicas > 0) add(RoleName::replica, run.servers);
   add(RoleName::loader, 1);
   add(RoleName::worker, run.workers);
   add(RoleName::trainer, run.trainers);
@@ -125,7 +131,7 @@ std::vector<RoleName> all_roles(const RunConfig& run) {
 
 int64_t memory_files(const RunConfig& run, const RoleName& role) {
   if (role.kind == RoleName::trainer) return 1;
-  if (role.kind != RoleName::server) return 0;
+  if (role.kind != RoleName::server && role.kind != RoleName::replica) return 0;
   const auto groups = static_cast<int64_t>(run.groups.size()) + 1;
   return groups * (has_linear_part(run.model.kind) ? 2 : 1) + 1;  // and the journal
 }
@@ -134,6 +140,7 @@ Result<std::unique_ptr<ServingRole>> serve_role(const RunConfig& run, const Role
                                                 const Place& place) {
   if (role.kind == RoleName::loader) return LoaderRole::open(run, place);
   if (role.kind == RoleName::worker) return WorkerRole::open(run, role, place);
+  if (role.kind == RoleName::replica) return open_replica(run, role.number, place);
   TESSERA_REQUIRE(role.kind == RoleName::server, "{} trains and does not serve", role.text());
   return ServerRole::open(run, role, place);
 }

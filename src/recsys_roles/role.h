@@ -4,6 +4,7 @@
 //   worker:N    embedding worker: names distinct ids, fetches and pools rows, sums gradients of rows
 //   server:N    embedding server: rows in memory
 //   trainer:N   dense trainer N; it asks worker N % workers
+//   replica:N   a second copy of server N's rows, for another host (replica.h); where train.replicas says so
 //
 // Each is started with the same configuration and finds the others through the launcher's store (link.h). State
 // that must not die with a process lies in memory files that its supervisor holds: rows and journal of a
@@ -19,7 +20,7 @@
 namespace tessera::recsys_roles {
 
 struct RoleName {
-  enum Kind : uint8_t { loader, worker, server, trainer } kind = loader;
+  enum Kind : uint8_t { loader, worker, server, trainer, replica } kind = loader;
   int64_t number = 0;
   std::string text() const;  // "loader", "server:1"
   friend bool operator==(const RoleName&, const RoleName&) = default;
@@ -34,9 +35,10 @@ int64_t memory_files(const recsys_train::RunConfig& run, const RoleName& role);
 struct Place {
   Meeting meeting;
   std::vector<std::string> memory;  // of memory_files(); empty: private memory
+  std::string promotion;            // key of the store: once it is set, a replica is the server
 };
 
-// A loader, worker or server, which answers until it is destroyed.
+// A loader, worker, server or replica, which answers until it is destroyed.
 class ServingRole {
  public:
   virtual ~ServingRole() = default;

@@ -41,7 +41,8 @@ Outcome in_roles(const RunConfig& run) {
   place.meeting.token = "secret";
   place.meeting.patience_s = 30;
   std::vector<std::unique_ptr<ServingRole>> serving;
-  for (auto kind : {RoleName::loader, RoleName::server, RoleName::worker})
+  place.promotion = "never";
+  for (auto kind : {RoleName::loader, RoleName::server, RoleName::replica, RoleName::worker})
     for (const RoleName& role : all_roles(run))
       if (role.kind == kind) serving.push_back(*serve_role(run, role, place));
   std::vector<Outcome> outcomes(static_cast<size_t>(run.trainers));
@@ -70,6 +71,9 @@ TEST(Roles, GiveTheBitsOfOneProcessForAnyNumberOfServersWorkersAndTrainers) {
     run.trainer.mode = deterministic ? Mode::hybrid : Mode::sync;  // staleness 10, and 0
     run.servers = run.trainers = run.workers = 1;
     Outcome one = in_one_process(run);
+    run.replicas = 1;
+    EXPECT_EQ(one, in_roles(run)) << "with a replica";
+    run.replicas = 0;
     for (int64_t servers : {1, 3})
       for (int64_t trainers : {1, 2}) {
         run.servers = servers;
@@ -91,7 +95,7 @@ TEST(Roles, ErrorsOfTheDataReachTheTrainer) {
 }
 
 TEST(Roles, NamesAreReadAndMistakesExplained) {
-  for (const char* text : {"loader", "worker:0", "server:12", "trainer:3"})
+  for (const char* text : {"loader", "worker:0", "server:12", "replica:12", "trainer:3"})
     EXPECT_EQ(parse_role(text)->text(), text);
   for (const char* text : {"", "server", "server:", "server:x", "server:-1", "loader:1", "serve:1"})
     EXPECT_FALSE(parse_role(text).ok()) << text;

@@ -1,5 +1,6 @@
 #include "recsys_roles/supervisor.h"
 
+#include <fmt/ranges.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include "comm/tcp_store.h"
 #include "core/log.h"
 #include "recsys/shared_file.h"
+#include "recsys_roles/hosts.h"
+#include "recsys_roles/replica.h"
 #include "resilience/crew.h"
 
 namespace tessera::recsys_roles {
@@ -25,13 +28,20 @@ constexpr double kLook_s = 0.1;     // between two readings of signs of life
 constexpr double kLeave_s = 5;      // for roles and other hosts to leave
 constexpr double kLong_s = 600;     // a role that ran so long has its restarts back
 constexpr double kFinish_s = 3600;  // for the last trainer's test
+constexpr double kDefer_s = 1;      // a host leaves a replica of its own server to others for so long
 
 // Keys that concern the whole job.
 constexpr const char* kProcesses = "recsys-processes";  // numbers given to processes
 constexpr const char* kEnd = "recsys-end";              // set once: "", or the error that ends the job
-constexpr const char* kHosts = "recsys-hosts";          // supervisors that joined and have not left
+constexpr const char* kHosts = "recsys-joined";         // supervisors that joined and have not left
+constexpr const char* kWanted = "recsys-wanted";  // "replica:0#1 worker:0#2": roles of lost hosts, numbered
 std::string done_key(int64_t rank) {
   return "recsys-done/" + trainer_role(rank);
+}
+
+// The number of the host whose replica:N becomes server:N.
+std::string heir_key(int64_t server) {
+  return fmt::format("recsys-heir/{}/", server);
 }
 
 double unix_seconds() {
@@ -70,6 +80,19 @@ class Supervisor {
   void strike();
   void watch_return(Post& post);
   Status look_for_end();
+  Status look_at_hosts();
+  Status take_host_loss(const Hosts::Host& host);
+  Status inherit(const RoleName& server, int64_t lost_host);
+  Status want(const RoleName& role);
+  Status take_inheritance();
+  Status take_wanted();
+  Status add_post(const RoleName& role);
+  Status say_roles();
+  Clock::time_point when_it_fell_silent() const {
+    return Clock::now() -
+           std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.host_silence_s));
+  }
+  void vanish();
   void leave(const Status& status);
   void emit(Event event);
   void say(const resilience::OutputLine& line) const;
@@ -84,13 +107,18 @@ class Supervisor {
   std::vector<Post> posts_;
   std::vector<Strike> strikes_;
   Clock::time_point looked_at_ = Clock::now();
-  bool ended_ = false;
+  std::optional<Hosts> hosts_;
+  std::string wanted_;  // what this owner of the store has asked for
+  int64_t num_wanted_ = 0;
+  std::map<std::string, Clock::time_point> offers_;  // roles of lost hosts, since when they are known here
+  bool ended_ = false, vanished_ = false;
   SupervisorResult result_;
 };
 
 Result<SupervisorResult> Supervisor::run() {
   Status status = begin();
-  while (status.ok() && !ended_) status = tick();
+  while (status.ok() && !ended_ && !vanished_) status = tick();
+  if (vanished_) return std::move(result_);
   leave(status);
   if (!status.ok()) return status.error();
   return std::move(result_);
@@ -130,18 +158,30 @@ Status Supervisor::meet() {
 Status Supervisor::begin() {
   if (options_.roles.empty()) return invalid("no role to start");
   TESSERA_RETURN_IF_ERROR(meet());
+  if (options_.on_meet) options_.on_meet(store_address_);
+  TESSERA_ASSIGN_OR_RETURN(hosts_, Hosts::join(store_, options_.host_silence_s));
   strikes_ = options_.strikes;
-  for (const RoleName& role : options_.roles) {
-    Post& post = posts_.emplace_back();
-    post.role = role;
-    const int64_t files = options_.keep_memory ? memory_files(options_.run, role) : 0;
-    if (files == 0) continue;
-    TESSERA_ASSIGN_OR_RETURN(post.memory, recsys::MemoryKeeper::create(files));
-  }
-  for (Post& post : posts_) TESSERA_RETURN_IF_ERROR(start(post));
+  for (const RoleName& role : options_.roles) TESSERA_RETURN_IF_ERROR(add_post(role));
+  TESSERA_RETURN_IF_ERROR(say_roles());
   emit({.event = "started",
         .detail = fmt::format("started {} roles; they meet at {}", posts_.size(), store_address_)});
   return {};
+}
+
+Status Supervisor::add_post(const RoleName& role) {
+  Post& post = posts_.emplace_back();
+  post.role = role;
+  const int64_t files = options_.keep_memory ? memory_files(options_.run, role) : 0;
+  if (files > 0) {
+    TESSERA_ASSIGN_OR_RETURN(post.memory, recsys::MemoryKeeper::create(files));
+  }
+  return start(post);
+}
+
+Status Supervisor::say_roles() {
+  std::vector<RoleName> roles;
+  for (const Post& post : posts_) roles.push_back(post.role);
+  return hosts_->say_roles(roles);
 }
 
 Status Supervisor::start(Post& post) {
@@ -167,6 +207,8 @@ Status Supervisor::tick() {
   crew_.listen(*store_);
   watch_silence();
   strike();
+  if (vanished_) return {};
+  TESSERA_RETURN_IF_ERROR(look_at_hosts());
   for (Post& post : posts_) watch_return(post);
   return look_for_end();
 }
@@ -226,6 +268,7 @@ int64_t Supervisor::steps() const {
 void Supervisor::strike() {
   std::erase_if(strikes_, [this](const Strike& strike) {
     if (steps() < strike.step) return false;
+    if (strike.host) return vanish(), true;
     for (Post& post : posts_) {
       if (!(post.role == strike.role) || post.process < 0) continue;
       auto member = crew_.members().find(post.process);
@@ -236,6 +279,128 @@ void Supervisor::strike() {
     }
     return true;  // not here
   });
+}
+
+// ---- hosts ----
+
+Status Supervisor::look_at_hosts() {
+  hosts_->beat();
+  if (hosts_->given_up())
+    return make_error(
+        ErrorCode::aborted,
+        "host {} was silent for {:.0f} s and was given up: others have taken the place of its roles",
+        hosts_->number(), options_.host_silence_s);
+  if (server_)
+    for (const Hosts::Host& host : hosts_->newly_lost()) TESSERA_RETURN_IF_ERROR(take_host_loss(host));
+  TESSERA_RETURN_IF_ERROR(take_inheritance());
+  return take_wanted();
+}
+
+Status Supervisor::take_host_loss(const Hosts::Host& host) {
+  std::vector<std::string> roles;
+  for (const RoleName& role : host.roles) roles.push_back(role.text());
+  emit({.event = "lost",
+        .detail =
+            fmt::format("host {} with {} gave no sign of life for {:.1f} s and is given up, with its memory",
+                        host.number, fmt::join(roles, ", "), options_.host_silence_s),
+        .step = steps(),
+        .detect_s = options_.host_silence_s});
+  TESSERA_ASSIGN_OR_RETURN([[maybe_unused]] int64_t hosts, store_->add(kHosts, -1));
+  for (const RoleName& role : host.roles) {
+    if (role.kind == RoleName::trainer)
+      return make_error(ErrorCode::aborted, "{} is gone with host {}, and its weights are gone with it",
+                        role.text(), host.number);
+    TESSERA_ASSIGN_OR_RETURN([[maybe_unused]] int64_t erased, store_->erase_prefix(keys_of(role.text())));
+    const RoleName replica{RoleName::replica, role.number};
+    if (role.kind == RoleName::server) TESSERA_RETURN_IF_ERROR(inherit(role, host.number));
+    TESSERA_RETURN_IF_ERROR(want(role.kind == RoleName::server ? replica : role));
+  }
+  return {};
+}
+
+// Nobody may find the doors of the lost server and of the replica that is one no more.
+Status Supervisor::inherit(const RoleName& server, int64_t lost_host) {
+  const RoleName replica{RoleName::replica, server.number};
+  const int64_t heir = hosts_->host_of(replica);
+  if (heir == 0)
+    return make_error(
+        ErrorCode::aborted,
+        "{} is gone with host {}, and no other host holds a replica of its rows; train.replicas=1 "
+        "keeps one where --roles puts it",
+        server.text(), lost_host);
+  auto erased = store_->erase_prefix(keys_of(replica.text()));
+  if (!erased) return erased.error();
+  TESSERA_RETURN_IF_ERROR(begin_term(*store_, server.number));
+  return store_->set(heir_key(server.number), std::to_string(heir));
+}
+
+Status Supervisor::want(const RoleName& role) {
+  wanted_ += fmt::format("{}{}#{}", wanted_.empty() ? "" : " ", role.text(), ++num_wanted_);
+  return store_->set(kWanted, wanted_);
+}
+
+// A replica here whose server is gone is the server from now on; its process hears of it by itself.
+Status Supervisor::take_inheritance() {
+  for (Post& post : posts_) {
+    if (post.role.kind != RoleName::replica || post.process < 0) continue;
+    const std::string key = heir_key(post.role.number);
+    if (resilience::peek(*store_, key) != std::to_string(hosts_->number())) continue;
+    auto erased = store_->erase_prefix(key);
+    if (!erased) return erased.error();
+    const std::string before = post.role.text();
+    post.role.kind = RoleName::server;
+    post.lost_at = when_it_fell_silent();
+    post.steps_when_back = -1;
+    TESSERA_RETURN_IF_ERROR(store_->set(promotion_key(post.process), post.role.text()));
+    TESSERA_RETURN_IF_ERROR(say_roles());
+    emit({.event = "promoted",
+          .detail = fmt::format("{} takes the place of {}", before, post.role.text()),
+          .worker = post.process,
+          .step = steps()});
+  }
+  return {};
+}
+
+// Roles of lost hosts go to whoever takes them first.
+Status Supervisor::take_wanted() {
+  const std::string text = resilience::peek(*store_, kWanted).value_or("");
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string offer = text.substr(begin, end - begin);
+    begin = end + 1;
+    const auto known = offers_.try_emplace(offer, Clock::now()).first;
+    if (known->second == Clock::time_point::max()) continue;  // settled
+    TESSERA_ASSIGN_OR_RETURN(RoleName role, parse_role(offer.substr(0, offer.find('#'))));
+    const bool own_server = std::any_of(posts_.begin(), posts_.end(), [&](const Post& post) {
+      return post.role == RoleName{RoleName::server, role.number};
+    });
+    if (role.kind == RoleName::replica && own_server && seconds_since(known->second) < kDefer_s) continue;
+    known->second = Clock::time_point::max();
+    TESSERA_ASSIGN_OR_RETURN(int64_t claims, store_->add("recsys-claims/" + offer, 1));
+    if (claims != 1) continue;
+    TESSERA_RETURN_IF_ERROR(add_post(role));
+    posts_.back().lost_at = when_it_fell_silent();
+    TESSERA_RETURN_IF_ERROR(say_roles());
+    emit({.event = "moved",
+          .detail = fmt::format("{} of a lost host starts on host {}{}", role.text(), hosts_->number(),
+                                role.kind == RoleName::replica && own_server
+                                    ? ", beside its server: until it moves, only processes may die"
+                                    : ""),
+          .worker = posts_.back().process,
+          .step = steps()});
+  }
+  return {};
+}
+
+// For drills: as if the power were gone.
+void Supervisor::vanish() {
+  crew_.signal_all(SIGKILL);
+  while (crew_.size() > 0) {
+    crew_.wait(kTick_s);
+    crew_.reap();
+  }
+  posts_.clear();
+  vanished_ = true;
 }
 
 // A lost role has resumed when a step was done after its new process was ready.
@@ -289,8 +454,10 @@ void Supervisor::leave(const Status& status) {
   if (store_) {
     std::string word = status.ok() ? (result_.stopped ? "stopped" : "") : status.error().message;
     auto end = store_->try_get(kEnd);
-    if (end && !*end) (void)store_->set(kEnd, word);
-    if (!server_) (void)store_->add(kHosts, -1);
+    const bool concerns_all = !hosts_ || !hosts_->given_up();
+    if (end && !*end && concerns_all) (void)store_->set(kEnd, word);
+    if (!server_ && concerns_all) (void)store_->add(kHosts, -1);
+    if (hosts_) hosts_->leave();
   }
   crew_.signal_all(status.ok() && !result_.stopped ? SIGTERM : SIGKILL);
   Deadline grace = Deadline::after(kLeave_s);
@@ -340,14 +507,21 @@ Result<Strike> parse_strike(const std::string& text) {
   const size_t at = text.rfind('@'), colon = text.rfind(':');
   if (at == std::string::npos || colon == std::string::npos || colon > at) return malformed;
   Strike strike;
-  TESSERA_ASSIGN_OR_RETURN(strike.role, parse_role(text.substr(0, colon)));
+  strike.host = text.starts_with("host:");
+  if (!strike.host) {
+    TESSERA_ASSIGN_OR_RETURN(strike.role, parse_role(text.substr(0, colon)));
+  }
   const std::string what = text.substr(colon + 1, at - colon - 1);
-  if (what != "kill" && what != "stop") return malformed;
+  if (what != "kill" && (what != "stop" || strike.host)) return malformed;
   strike.signal = what == "kill" ? SIGKILL : SIGSTOP;
   const char *first = text.data() + at + 1, *last = text.data() + text.size();
   auto [end, failure] = std::from_chars(first, last, strike.step);
   if (first == last || failure != std::errc() || end != last || strike.step < 0) return malformed;
   return strike;
+}
+
+std::string promotion_key(int64_t process) {
+  return fmt::format("recsys-promotion/{}", process);
 }
 
 Result<SupervisorResult> supervise(const SupervisorOptions& options) {

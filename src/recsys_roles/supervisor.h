@@ -4,7 +4,10 @@
 // (link.h), and a new process takes its place on the same memory. The others wait for it meanwhile and lose
 // nothing.
 //
-// Several supervisors, each on its host, make one job: the first owns the store, the others join it.
+// Several supervisors, each on its host, make one job: the first owns the store, the others join it. A host
+// that is silent for `host_silence_s` is gone with its memory: replicas elsewhere take the place of its
+// servers, and its stateless roles and replicas are started again on the hosts that are left (hosts.h,
+// replica.h). This does not hold for the host of the store, and not for one with a trainer: then the job ends.
 //
 // Errors end the job: a role ends by itself with an error, or was replaced too often. Threads: one, which must
 // live as long as the roles.
@@ -24,8 +27,9 @@ struct Strike {
   RoleName role;
   int signal = 0;
   int64_t step = 0;
+  bool host = false;  // instead of a role: this host goes, with all its processes and memory, and tells nobody
 };
-Result<Strike> parse_strike(const std::string& text);  // "server:1:kill@40", "worker:0:stop@7"
+Result<Strike> parse_strike(const std::string& text);  // "server:1:kill@40", "worker:0:stop@7", "host:kill@9"
 
 struct SupervisorOptions {
   recsys_train::RunConfig run;
@@ -39,10 +43,12 @@ struct SupervisorOptions {
   int64_t max_restarts = 3;           // of one role, while each lasts less than ten minutes
   double silence_s = 3;               // without a sign of life, a role is killed
   double start_s = 120;               // the same before its first one
+  double host_silence_s = 4;          // without one of a supervisor, its host is gone
   std::vector<Strike> strikes;
   std::filesystem::path run_dir;  // events.jsonl and logs; empty: none
   std::function<void(const resilience::Event&)> on_event;
   std::function<void(const resilience::OutputLine&, const RoleName&)> on_line;
+  std::function<void(const std::string& store_address)> on_meet;
   const resilience::StopRequest* stop = nullptr;
 };
 
@@ -53,6 +59,9 @@ struct SupervisorResult {
 };
 
 Result<SupervisorResult> supervise(const SupervisorOptions& options);
+
+// What a replica in that process looks at (Place::promotion).
+std::string promotion_key(int64_t process);
 
 // What a trainer says when it has finished; it stays until all have, because they may still need its gradients.
 Status finish_together(Store& store, const recsys_train::RunConfig& run, int64_t rank);

@@ -110,9 +110,11 @@ Status check(const RunConfig& run) {
         Bound{"train.staleness", trainer.staleness, 0}, Bound{"train.prefetch", trainer.prefetch, 1},
         Bound{"train.parts", trainer.parts, 0}, Bound{"train.dense_staleness", trainer.dense_staleness, 0},
         Bound{"train.servers", run.servers, 1}, Bound{"train.trainers", run.trainers, 1},
-        Bound{"train.workers", run.workers, 1}, Bound{"train.threads", run.threads, 0}})
+        Bound{"train.workers", run.workers, 1}, Bound{"train.threads", run.threads, 0},
+        Bound{"train.replicas", run.replicas, 0}})
     if (bound.value < bound.least)
       return invalid("{}={}: expected at least {}", bound.key, bound.value, bound.least);
+  if (run.replicas > 1) return invalid("train.replicas={}: expected 0 or 1", run.replicas);
   if (trainer.parts % run.trainers != 0)
     return invalid("train.parts={} over train.trainers={}: expected a multiple", trainer.parts, run.trainers);
   return recsys::validate(embedding_options(run));
@@ -190,6 +192,8 @@ void bind(Config& config, RunConfig& run) {
               "batches of a step, averaged: the work that trainers share; 0: one for each trainer");
   config.bind("train.epochs", &run.epochs, "passes over the training rows");
   config.bind("train.servers", &run.servers, "embedding stores the rows are spread over");
+  config.bind("train.replicas", &run.replicas,
+              "of each server, in a process that belongs on another host: 0 or 1; by tessera launch");
   config.bind("train.trainers", &run.trainers,
               "dense trainers, which share the parts of a step; by tessera launch");
   config.bind("train.workers", &run.workers,

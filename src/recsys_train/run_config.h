@@ -32,6 +32,7 @@ struct RunConfig {
   TrainerOptions trainer;
   int64_t epochs = 1;
   int64_t servers = 1;                // embedding stores
+  int64_t replicas = 0;               // of each, in processes on other hosts: 0 or 1
   int64_t trainers = 1, workers = 1;  // processes by `tessera launch`
   uint64_t seed = 1;                  // of weights and rows; data.seed is that of the order of the data
   int64_t threads = 0;                // of the dense network; 0: what libtorch takes

@@ -50,6 +50,21 @@ Status ServedStore::get(int64_t group, std::span<const uint64_t> ids, std::span<
 
 Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                         const recsys::PutOptions& options) {
+  TESSERA_RETURN_IF_ERROR(put_once(group, ids, gradients, options));
+  if (options.sequence == 0) return {};
+  std::unique_lock lock(mutex_);
+  auto forward = forward_;
+  lock.unlock();
+  return forward ? (*forward)(group, ids, gradients, options) : Status();
+}
+
+void ServedStore::forward_to(Forward forward) {
+  std::lock_guard lock(mutex_);
+  forward_ = std::make_shared<const Forward>(std::move(forward));
+}
+
+Status ServedStore::put_once(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                             const recsys::PutOptions& options) {
   if (options.sequence == 0) {
     auto counted = store_->put(group, ids, gradients, options);
     return counted.ok() ? Status() : Status(counted.error());
@@ -61,7 +76,7 @@ Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<
                       options.sender, group, options_.parts, groups);
   // A sender that died may have left its put under way when the next one repeats it.
   auto may_go = [&] {
-    if (is_busy(group, part)) return false;
+    if (copying_ || is_busy(group, part)) return false;
     return options.sequence <= applied(group, part) || !options_.ordered ||
            is_next(group, part, options.sequence);
   };
@@ -83,6 +98,59 @@ Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<
   }
   changed_.notify_all();
   return counted ? Status() : Status(counted.error());
+}
+
+// Puts that are under way end first, and those that come meanwhile wait, so that rows and sequences are of one
+// moment.
+Status ServedStore::copy_to(const std::string& path, std::vector<uint64_t>& applied) {
+  {
+    std::unique_lock lock(mutex_);
+    auto until = Deadline::after(options_.timeout_s).at;
+    if (!changed_.wait_until(lock, until, [&] { return busy_.empty() && !copying_; }))
+      return make_error(ErrorCode::deadline_exceeded, "puts are under way for {:.0f} s: no copy of the rows",
+                        options_.timeout_s);
+    copying_ = true;
+    applied = applied_;
+  }
+  auto go_on = [this] {
+    std::lock_guard lock(mutex_);
+    copying_ = false;
+    changed_.notify_all();
+  };
+  auto saved = store_->save(path, recsys::Store::SnapshotKind::full, go_on);
+  if (!saved) go_on();
+  return saved ? Status() : Status(saved.error());
+}
+
+namespace {
+
+constexpr uint64_t kAdopted = uint64_t{1} << 62;  // a sender that is nobody: its one put marks a whole copy
+
+}  // namespace
+
+Status ServedStore::adopt(const std::string& path, std::span<const uint64_t> applied) {
+  if (applied.size() != applied_.size())
+    return make_error(ErrorCode::data_loss,
+                      "a copy with {} senders, expected {}; do all roles have the same configuration?",
+                      applied.size(), applied_.size());
+  const std::string files[] = {path};
+  TESSERA_RETURN_IF_ERROR(store_->load(files));
+  const int64_t groups = store_->num_groups();
+  auto mark = [&](uint64_t sender, uint64_t sequence) {
+    auto marked = store_->put(0, {}, {}, {.step = 0, .sender = sender, .sequence = sequence});
+    return marked ? Status() : Status(marked.error());
+  };
+  for (int64_t part = 0; part < options_.parts; ++part)
+    for (int64_t group = 0; group < groups; ++group) {
+      const uint64_t sequence = applied[static_cast<size_t>(part * groups + group)];
+      if (sequence != 0) TESSERA_RETURN_IF_ERROR(mark(sender_of(part, group, groups), sequence));
+    }
+  std::copy(applied.begin(), applied.end(), applied_.begin());
+  return mark(kAdopted, 1);
+}
+
+bool ServedStore::has_adopted() const {
+  return store_->applied(kAdopted) != 0;
 }
 
 Result<uint64_t> ServedStore::digest(int64_t group, int64_t step) {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -51,6 +52,18 @@ class ServedStore {
   // equal for equal rows, however many servers they lie on.
   Result<uint64_t> digest(int64_t group, int64_t step);
 
+  // ---- a replica of this store elsewhere (recsys_roles/replica.h) ----
+  using Forward = std::function<Status(int64_t group, std::span<const uint64_t> ids,
+                                       std::span<const float> gradients, const recsys::PutOptions& options)>;
+  // Called with every numbered put once it is in the rows, also with one that comes again; the put returns when
+  // this does, with its error.
+  void forward_to(Forward forward);
+  // All rows as they stand between two puts, to that file, and the last sequence of each sender.
+  Status copy_to(const std::string& path, std::vector<uint64_t>& applied);
+  // Takes over such a copy; the journal remembers that it is whole. Errors: of the file, or of another run.
+  Status adopt(const std::string& path, std::span<const uint64_t> applied);
+  bool has_adopted() const;
+
   recsys::Store& store() { return *store_; }
 
  private:
@@ -63,6 +76,8 @@ class ServedStore {
   int64_t applied_steps(int64_t group);
   Status await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock);
   bool is_next(int64_t group, int64_t part, uint64_t sequence);
+  Status put_once(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
+                  const recsys::PutOptions& options);
 
   std::unique_ptr<recsys::Store> store_;
   ServingOptions options_;
@@ -70,6 +85,8 @@ class ServedStore {
   std::condition_variable changed_;
   std::set<uint64_t> busy_;        // senders whose put is under way
   std::vector<uint64_t> applied_;  // last sequence of each part in each store group
+  bool copying_ = false;           // puts wait for the cut
+  std::shared_ptr<const Forward> forward_;
 };
 
 }  // namespace tessera::recsys_train

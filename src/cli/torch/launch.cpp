@@ -174,6 +174,12 @@ void add_recsys_options(CLI::App& command, Arguments& arguments) {
                   "HOST:PORT of the first host's store; the job's token is in TESSERA_TOKEN on all hosts")
       ->group(group);
   command
+      .add_option(
+          "--replicas", recsys.replicas,
+          "Of each embedding server, roles replica:N; put them on another host than server:N, and the death "
+          "of a host loses no row")
+      ->group(group);
+  command
       .add_flag("--forget", arguments.forget,
                 "Rows and weights lie in private memory: a role that dies ends the job")
       ->group(group);
@@ -210,6 +216,9 @@ void add_launch(CLI::App& app) {
       "  tessera launch -n 2 -- recsys train --config examples/recsys/synthetic.toml train.servers=2\n"
       "  TESSERA_TOKEN=... tessera launch --address HOST --join FIRST:29600 --roles server:1 -- recsys train "
       "...\n"
+      "  tessera launch --replicas 1 --roles loader,worker:0,trainer:0,server:0,replica:1 ...   # and "
+      "server:1,replica:0 "
+      "on another host\n"
       "Ctrl-C or SIGTERM: the workers finish their step, save and end; a second one ends them at once.");
   command->callback([arguments] {
     if (Status status = run_launch(*arguments); !status.ok()) report_error(status.error());

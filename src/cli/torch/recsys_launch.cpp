@@ -19,8 +19,10 @@ Result<std::vector<RoleName>> roles_to_start(const std::string& text, const recs
     const size_t end = std::min(text.find(',', begin), text.size());
     TESSERA_ASSIGN_OR_RETURN(RoleName role, recsys_roles::parse_role(text.substr(begin, end - begin)));
     if (std::find(all.begin(), all.end(), role) == all.end())
-      return invalid("--roles {}: the job has {} servers, {} workers and {} trainers, counted from 0",
-                     role.text(), run.servers, run.workers, run.trainers);
+      return invalid(
+          "--roles {}: the job has {} servers with {} replicas each, {} workers and {} trainers, counted from "
+          "0",
+          role.text(), run.servers, run.replicas, run.workers, run.trainers);
     roles.push_back(role);
     begin = end + 1;
   }
@@ -37,6 +39,7 @@ Result<SupervisorOptions> recsys_launch_options(const RecsysLaunch& launch) {
   SupervisorOptions options;
   std::vector<std::string> words(launch.command.begin() + 2, launch.command.end());
   if (launch.trainers > 0) words.push_back(fmt::format("train.trainers={}", launch.trainers));
+  if (launch.replicas > 0) words.push_back(fmt::format("train.replicas={}", launch.replicas));
   TESSERA_ASSIGN_OR_RETURN(options.run, recsys_run_of(words));
   TESSERA_ASSIGN_OR_RETURN(options.roles, roles_to_start(launch.roles, options.run));
   for (const std::string& fault : launch.faults) {

@@ -10,6 +10,7 @@ namespace tessera::cli {
 
 struct RecsysLaunch {
   int64_t trainers = 0;       // 0: as the configuration says
+  int64_t replicas = 0;       // of each server; 0: as the configuration says
   std::string roles;          // "server:0,trainer:0"; empty: all
   std::string address, join;  // where to listen; the job to join
   int port = 0;               // of the store

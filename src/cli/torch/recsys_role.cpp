@@ -39,6 +39,7 @@ Result<Place> find_place(const resilience::WorkerContext& context) {
   Place place{.meeting = {}, .memory = memory_of_environment()};
   place.meeting.token = context.token;
   place.meeting.bind_address = context.bind_address;
+  place.promotion = recsys_roles::promotion_key(context.worker);
   TESSERA_ASSIGN_OR_RETURN(place.meeting.store, connect_store(context.store.substr(0, colon),
                                                               std::atoi(context.store.c_str() + colon + 1),
                                                               context.token, Deadline::after(kConnect_s)));
