@@ -43,7 +43,7 @@ class Network:
     def shape(self, bytes_per_s):
         for name, end in zip(self.names, self.ends):
             self._do("tc", "-n", name, "qdisc", "replace", "dev", end, "root", "tbf", "rate", f"{int(8 * bytes_per_s)}bit", "burst",
-                     "256kb", "latency", "400ms")
+                     "32kb", "latency", "400ms")
 
     def inside(self, place, command):
         return ["ip", "netns", "exec", self.names[place], *(str(word) for word in command)]
