@@ -22,6 +22,7 @@ def answers_of(server):
     ("qwen3_moe", ["ep=2", "tp=2,ep=2", "dp=2", "pp=2", "pp=3", "pp=2,ep=2"]),
     ("qwen3_moe-plain-weights", ["ep=4"]),  # one layer in the middle is dense
     ("qwen3", ["tp=2,pp=2", "dp=2,pp=2"]),  # embedding and head are one weight, on two stages
+    ("gpt_oss", ["pp=3", "ep=2"]), ("deepseek_v3", ["pp=2,ep=2"]), ("gpt2", ["tp=2,pp=2"]),
 ])
 def test_every_layout_gives_the_answers_of_one_process(tessera, saved, name, layouts):  # noqa: F811
     _, folder = saved(name)

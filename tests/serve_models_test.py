@@ -15,6 +15,7 @@ COMMON = dict(vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_l
 LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 EXPERTS = dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=48, decoder_sparse_step=1)
+LATENT = {**COMMON, "num_key_value_heads": 8, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 16}
 CONFIGS = {
     "llama": transformers.LlamaConfig(**COMMON, tie_word_embeddings=False),
     "llama-scaled-rope": transformers.LlamaConfig(
@@ -24,6 +25,20 @@ CONFIGS = {
     "qwen3_moe": transformers.Qwen3MoeConfig(**COMMON, **EXPERTS, head_dim=16, norm_topk_prob=True),
     "qwen3_moe-plain-weights": transformers.Qwen3MoeConfig(
         **COMMON, **EXPERTS, head_dim=16, norm_topk_prob=False, mlp_only_layers=[1]),
+    "gpt_oss": transformers.GptOssConfig(
+        **COMMON, num_local_experts=8, num_experts_per_tok=3, head_dim=16, sliding_window=9,
+        rope_parameters=dict(rope_type="yarn", rope_theta=150_000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+                             original_max_position_embeddings=32)),
+    "gpt2": transformers.GPT2Config(vocab_size=256, n_positions=128, n_embd=64, n_layer=3, n_head=8, n_inner=96, initializer_range=0.15,
+                                    bos_token_id=None, eos_token_id=None),
+    "deepseek_v2": transformers.DeepseekV2Config(
+        **LATENT, q_lora_rank=None, n_routed_experts=12, n_group=3, topk_group=2, topk_method="group_limited_greedy", num_experts_per_tok=3,
+        n_shared_experts=2, first_k_dense_replace=1, moe_intermediate_size=48, routed_scaling_factor=1.5),
+    "deepseek_v3": transformers.DeepseekV3Config(
+        **LATENT, q_lora_rank=40, n_routed_experts=12, n_group=4, topk_group=2, num_experts_per_tok=3, n_shared_experts=1,
+        first_k_dense_replace=1, moe_intermediate_size=48, rms_norm_eps=1e-5,
+        rope_parameters=dict(rope_type="yarn", rope_theta=10_000.0, factor=4.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0,
+                             original_max_position_embeddings=32)),
 }
 
 
@@ -38,7 +53,7 @@ def byte_tokenizer(path):
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
-    """saved(name) -> (Hugging Face model, its directory); norms are made random too, or they would test nothing."""
+    """saved(name) -> (Hugging Face model, its directory); norms and biases are made random too, or they would test nothing."""
     made = {}
 
     def make(name):
@@ -46,9 +61,12 @@ def saved(tmp_path_factory):
             torch.manual_seed(5)
             model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="eager").eval()
             with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.dim() == 1:
+                for key, parameter in model.named_parameters():
+                    if parameter.dim() == 1 or key.endswith("bias"):
                         parameter.uniform_(0.5, 1.5)
+                for key, buffer in model.named_buffers():
+                    if key.endswith("correction_bias"):
+                        buffer.uniform_(-0.3, 0.3)
             folder = tmp_path_factory.mktemp(name)
             model.save_pretrained(folder)
             byte_tokenizer(folder / "tokenizer.json")
@@ -92,7 +110,7 @@ def test_bf16_logits_are_as_near_to_float32_as_those_of_transformers(run_tessera
     assert 0 < own_error < 1.5 * their_error
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen3", "gpt_oss", "deepseek_v3"])
 def test_ranks_of_any_number_give_the_same_answers(tessera, saved, name):
     _, folder = saved(name)
     jobs = [dict(prompt=PROMPT[:n], max_tokens=40, logprobs=3, temperature=t, seed=n) for n, t in [(9, 0), (30, 1)]]

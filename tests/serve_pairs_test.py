@@ -10,6 +10,7 @@ import shutil
 import subprocess
 
 import pytest
+from serve_lora_test import ALL, write_adapter
 from serve_openai_test import MODEL, NAME, Server
 from serving_answers import answer_of
 
@@ -20,11 +21,11 @@ TEMPLATE = """{%- for m in messages %}{% for c in m.tool_calls %}<c>{{ c.functio
 FACTORS = {
     "endpoint": ["chat", "completions"], "delivery": ["whole", "stream"], "choices": ["one", "n", "best_of"], "sampling": ["greedy", "seeded", "penalties"],
     "logprobs": ["none", "logprobs", "echo"], "stop": ["no stop", "stop strings"], "form": ["text", "json_schema", "regex", "tools auto", "tools required"],
-    "length": ["max_tokens", "min_tokens", "ignore_eos"], "prefix": ["cold", "prefix hit"], "prefill": ["at once", "chunked"], "guess": ["no guess", "guess"],
-    "weights": ["float32", "int8"], "layout": ["tp=1", "tp=2"],
+    "length": ["max_tokens", "min_tokens", "ignore_eos"], "prefix": ["cold", "prefix hit"], "prefill": ["at once", "chunked"], "guess": ["no guess", "guess", "draft"],
+    "weights": ["float32", "int8"], "layout": ["tp=1", "tp=2"], "adapter": ["no adapter", "adapter"],
 }
-# What OpenAI's interface does not have together.
-EXCLUDED = [("chat", "best_of"), ("chat", "echo"), ("completions", "tools auto"), ("completions", "tools required"), ("stream", "best_of")]
+# What OpenAI's interface does not have together, and adapters over processes, which are refused at the start (serve_lora_test).
+EXCLUDED = [("tp=2", "adapter"), ("chat", "best_of"), ("chat", "echo"), ("completions", "tools auto"), ("completions", "tools required"), ("stream", "best_of")]
 # Answers of several candidates are what they are whatever is added; echo with tools has no endpoint, so their pairs go with the endpoints'.
 FOLLOWS = [("echo", "tools auto"), ("echo", "tools required"), ("best_of", "tools auto"), ("best_of", "tools required")]
 
@@ -63,7 +64,7 @@ def body_of(case, number):
     """The request of a case. Its prompt is nobody else's, so that it is cold."""
     text = f"{number}. Once upon a time there was a little girl named Lily. She liked to play in the park with her friend Tom."
     chat = case["endpoint"] == "chat"
-    body = {"model": NAME, "seed": number, "temperature": 0 if case["sampling"] == "greedy" else 1.1, "max_tokens": 150}
+    body = {"model": "tuned" if case["adapter"] == "adapter" else NAME, "seed": number, "temperature": 0 if case["sampling"] == "greedy" else 1.1, "max_tokens": 150}
     body |= {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
     body |= {"one": {}, "n": {"n": 3}, "best_of": {"n": 2, "best_of": 3}}[case["choices"]]
     body |= {"presence_penalty": 0.5, "frequency_penalty": 0.3, "repetition_penalty": 1.1, "logit_bias": {"410": 1}} if case["sampling"] == "penalties" else {}
@@ -85,13 +86,14 @@ def start(tessera, tmp_path_factory):
     small = folder / NAME
     subprocess.run([tessera, "checkpoint", "export", MODEL, "--to", small, "--quantize", "int8"], check=True, capture_output=True)
     shutil.copy(MODEL / "tok512.bin", small)
+    tuned, _ = write_adapter(MODEL, folder / "tuned", 1, 4, 2, ALL)
     servers = {}
 
     def get(weights, prefill, guess, layout):
         key = (weights, prefill, guess, layout)
         if key not in servers:
             servers[key] = Server(tessera, "--chat-template", folder / "template.jinja", "--quiet", "--kv-tokens", "4096", "--max-batch-tokens", "24" if prefill == "chunked" else "512",
-                                  "--guess", "4" if guess == "guess" else "0", "--layout", layout, "--threads", "1", model=small if weights == "int8" else MODEL)
+                                  "--guess", "0" if guess == "no guess" else "4", *(["--draft", small] if guess == "draft" else []), "--layout", layout, "--threads", "1", *([f"--adapter=tuned={tuned}"] if layout == "tp=1" else []), model=small if weights == "int8" else MODEL)
         return servers[key]
 
     yield get

@@ -25,7 +25,7 @@ using nlohmann::json;
 constexpr const char* kPackedFormat = "tessera-packed";
 constexpr int64_t kCopiedAtOnce = int64_t{4} << 20;  // bytes
 constexpr int64_t kMost = int64_t{1} << 31;          // of a dimension: keeps products of sizes within 64 bits
-constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset};
+constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset, QuantKind::int4_zero};
 
 std::optional<QuantKind> kind_named(const std::string& name) {
   for (QuantKind kind : kKinds)

@@ -28,6 +28,7 @@ void add_tokenizer(CLI::App& app);
 void add_calibrate(CLI::App& app);
 void add_checkpoint(CLI::App& app);
 void add_drill(CLI::App& app);
+void add_embed(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_launch(CLI::App& app);

@@ -101,6 +101,7 @@ int main(int argc, char** argv) {
   add_drill(app);
   add_checkpoint(app);
   add_eval(app);
+  add_embed(app);
   add_generate(app);
   add_serve(app);
   add_recsys_train(app);

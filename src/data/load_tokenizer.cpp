@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/file.h"
+#include "data/residue_tokenizer.h"
 #include "data/tokenizer.h"
 
 namespace tessera::data {
@@ -11,12 +12,12 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 Result<fs::path> find_file(const fs::path& folder) {
-  for (const char* name : {"tokenizer.json", "tok512.bin", "tokenizer.bin"})
+  for (const char* name : {"tokenizer.json", "tok512.bin", "tokenizer.bin", "vocab.txt"})
     if (fs::path file = folder / name; fs::is_regular_file(file)) return file;
   return make_error(
       ErrorCode::not_found,
       "{}: no tokenizer there; expected tokenizer.json (Hugging Face), tok512.bin or tokenizer.bin "
-      "(llama2.c)",
+      "(llama2.c), or vocab.txt (ESM-2)",
       folder.string());
 }
 
@@ -78,6 +79,10 @@ Result<TokenizerPtr> load_tokenizer(const fs::path& folder_or_file) {
   TESSERA_ASSIGN_OR_RETURN(std::string content, read_file(file));
   if (file.extension() == ".bin") {
     TESSERA_ASSIGN_OR_RETURN(auto tokenizer, parse_llama2c_tokenizer(content, file.string()));
+    return TokenizerPtr(std::move(tokenizer));
+  }
+  if (file.extension() == ".txt") {
+    TESSERA_ASSIGN_OR_RETURN(auto tokenizer, parse_residue_vocabulary(content, file.string()));
     return TokenizerPtr(std::move(tokenizer));
   }
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, parse_tokenizer_json(content, file.string()));

@@ -93,8 +93,11 @@ struct PagedRun {
       fill_with_bytes(table, type, keys);
       fill_with_bytes(table, type, values);
     }
-    Tensor end = at::zeros({kRows}, at::kInt);
-    for (int32_t r = 0; r < kRows; ++r) end.data_ptr<int32_t>()[r] = r * 3 + 10;
+    Tensor begin = at::zeros({kRows}, at::kInt), end = at::zeros({kRows}, at::kInt);
+    for (int32_t r = 0; r < kRows; ++r) {
+      begin.data_ptr<int32_t>()[r] = r;
+      end.data_ptr<int32_t>()[r] = r * 3 + 10;
+    }
     const float *keys_of[kPanels], *values_of[kPanels];
     for (int64_t i = 0; i < kPanels; ++i) {
       keys_of[i] = static_cast<const float*>(keys.data_ptr()) + i * kSteps * 16;
@@ -112,6 +115,7 @@ struct PagedRun {
                        .width = kWidth,
                        .first_key = 0,
                        .keys = kKeys,
+                       .begin = begin.data_ptr<int32_t>(),
                        .end = end.data_ptr<int32_t>(),
                        .scale = 0.2f,
                        .scores = scores.data(),
@@ -145,6 +149,29 @@ TEST(InstructionSets, GiveTheSameBitsInPagedAttention) {
       EXPECT_TRUE(same_bits(run.max, expected.max) && same_bits(run.sum, expected.sum)) << name;
     }
   }
+}
+
+// What layers that are only served make of one row, in a row of results.
+Tensor served_rows(const Table& table) {
+  constexpr int64_t kWidth = 37;
+  const Tensor x = random({kWidth}, 1, at::kFloat, 3), y = random({kWidth}, 2), z = random({kWidth}, 3);
+  Tensor out = at::zeros({5, kWidth});
+  auto from = [](const Tensor& row) { return Source{row.data_ptr(), Type::f32, kWidth}; };
+  auto to = [&](int64_t row) { return Target{out.data_ptr<float>() + row * kWidth, Type::f32, kWidth}; };
+  table.layer_norm(from(x), from(y), from(z), 1e-5f, to(0), kWidth);
+  table.sigmoid(x.data_ptr<float>(), out.data_ptr<float>() + kWidth, kWidth);
+  table.swiglu_clamped(from(x), from(y), 1.702f, 2.0f, to(2), kWidth);
+  table.gelu_tanh(from(x), to(3), kWidth);
+  table.gelu_erf(from(x), to(4), kWidth);
+  return out;
+}
+
+TEST(InstructionSets, GiveTheSameBitsInLayersThatAreServed) {
+  const Tensor expected = served_rows(generic_table);
+  for (const char* name : {"avx2", "avx512", "avx512bf16"})
+    if (const Table* table = table_named(name)) {
+      EXPECT_TRUE(same_bits(served_rows(*table), expected)) << name;
+    }
 }
 
 TEST(Threads, RunEveryTaskOnceAlsoForSeveralCallers) {

@@ -65,6 +65,7 @@ void put_floats(const Place& place, const float* key, const float* value) {
   const KvShape& shape = place.shape;
   auto* keys = reinterpret_cast<float*>(place.key_panel()) + place.lane();
   for (int64_t e = 0; e < shape.head_dim; ++e) keys[e * 16] = key[e];
+  if (shape.latent > 0) return;
   auto* values = reinterpret_cast<float*>(place.value_panel()) + place.lane() * shape.value_width();
   std::copy_n(value, shape.head_dim, values);
 }
@@ -74,6 +75,7 @@ void put_pairs(const Place& place, const uint16_t* key, const uint16_t* value) {
   auto* keys = reinterpret_cast<uint16_t*>(place.key_panel()) + place.lane() * 2;
   for (int64_t e = 0; e < shape.head_dim; ++e) keys[e / 2 * 32 + e % 2] = key[e];
   if (shape.head_dim % 2 == 1) keys[shape.head_dim / 2 * 32 + 1] = 0;
+  if (shape.latent > 0) return;
   auto* values = reinterpret_cast<uint16_t*>(place.value_panel()) + place.lane() / 2 * shape.value_width() * 2;
   for (int64_t e = 0; e < shape.head_dim; ++e) {
     values[e * 2 + place.odd()] = value[e];
@@ -87,13 +89,14 @@ void put_bytes(const Place& place, const uint8_t* key, const uint8_t* value, flo
   auto* keys = reinterpret_cast<uint8_t*>(place.key_panel()) + place.lane();
   for (int64_t e = 0; e < shape.head_dim; ++e) keys[e * 16] = key[e];
   if (shape.head_dim % 2 == 1) keys[shape.head_dim * 16] = 0;
+  place.scales()[place.offset] = key_scale;
+  if (shape.latent > 0) return;
   auto* values = reinterpret_cast<uint8_t*>(place.value_panel()) + place.lane() / 2 * shape.value_width() * 2;
   for (int64_t e = 0; e < shape.head_dim; ++e) {
     uint8_t* pair = values + e / 16 * 32 + e % 16;
     pair[place.odd() ? 16 : 0] = value[e];
     if (!place.odd()) pair[16] = 0;
   }
-  place.scales()[place.offset] = key_scale;
   place.scales()[shape.block_tokens + place.offset] = value_scale;
 }
 
@@ -149,10 +152,10 @@ std::optional<KvType> kv_type_named(std::string_view name) {
 }
 
 KvPages::KvPages(const KvShape& shape, int64_t blocks) : shape_(shape), blocks_(blocks) {
-  TESSERA_REQUIRE(
-      shape.block_tokens > 0 && shape.block_tokens % 16 == 0 && shape.heads > 0 && shape.head_dim > 0,
-      "KV blocks of {} tokens, {} heads of {}: tokens are a multiple of 16", shape.block_tokens, shape.heads,
-      shape.head_dim);
+  TESSERA_REQUIRE(shape.block_tokens > 0 && shape.block_tokens % 16 == 0 && shape.heads > 0 &&
+                      shape.head_dim > 0 && shape.latent <= shape.head_dim,
+                  "KV blocks of {} tokens, {} heads of {}: tokens are a multiple of 16", shape.block_tokens,
+                  shape.heads, shape.head_dim);
   if (blocks > 0) bytes_ = large_bytes(blocks * shape.block_bytes());
 }
 
@@ -164,7 +167,8 @@ std::span<std::byte> KvPages::block(int64_t i) const {
 
 void write_kv(const at::Tensor& k_TKE, const at::Tensor& v_TKE, const at::Tensor& slot_T, KvPages& pages) {
   const KvShape& shape = pages.shape();
-  const Rows k = rows_of(k_TKE, "write_kv k"), v = rows_of(v_TKE, "write_kv v");
+  // Latent pages have no values: the keys stand in for them and are not stored twice.
+  const Rows k = rows_of(k_TKE, "write_kv k"), v = shape.latent > 0 ? k : rows_of(v_TKE, "write_kv v");
   const int64_t width = shape.heads * shape.head_dim;
   TESSERA_REQUIRE(k.width == width && v.width == width && k.count == v.count,
                   "write_kv: k has {} rows of {}, v {} of {}, a cache row is {}", k.count, k.width, v.count,

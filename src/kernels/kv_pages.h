@@ -31,15 +31,19 @@ std::optional<KvType> kv_type_named(std::string_view name);
 struct KvShape {
   KvType type = KvType::f32;
   int64_t block_tokens = 16, heads = 1, head_dim = 1;  // REQUIRES: block_tokens is a multiple of 16
+  // > 0: a value is the first `latent` elements of its key, and is not stored beside it: the latent attention
+  // (MLA) of DeepSeek-V2, whose keys are a latent vector and a rotated part behind it.
+  int64_t latent = 0;
 
   bool in_bytes() const { return type == KvType::int8 || type == KvType::fp8; }
   int64_t key_steps() const { return type == KvType::f32 ? head_dim : (head_dim + 1) / 2; }
   int64_t value_steps() const { return type == KvType::f32 ? 16 : 8; }  // of 16 tokens
-  int64_t value_width() const { return (head_dim + 15) / 16 * 16; }
+  int64_t value_dim() const { return latent > 0 ? latent : head_dim; }
+  int64_t value_width() const { return (value_dim() + 15) / 16 * 16; }
   int64_t step_bytes() const { return in_bytes() ? 2 : 4; }
   // In the part of one head: bytes of 16 keys, of 16 values, where the values begin, and the scales.
   int64_t key_panel_bytes() const { return key_steps() * 16 * step_bytes(); }
-  int64_t value_panel_bytes() const { return value_steps() * value_width() * step_bytes(); }
+  int64_t value_panel_bytes() const { return latent > 0 ? 0 : value_steps() * value_width() * step_bytes(); }
   int64_t values_at() const { return block_tokens / 16 * key_panel_bytes(); }
   int64_t scales_at() const { return values_at() + block_tokens / 16 * value_panel_bytes(); }
   int64_t head_bytes() const { return scales_at() + (in_bytes() ? block_tokens * 8 : 0); }
@@ -62,20 +66,24 @@ class KvPages {
 };
 
 // Writes k, v [T, heads, head_dim] (float32 or bf16) at slot[t] = block * block_tokens + offset (int64). Tokens
-// of a sequence come in ascending order.
+// of a sequence come in ascending order. Latent pages take no v: it may be undefined.
 void write_kv(const at::Tensor& k_TKE, const at::Tensor& v_TKE, const at::Tensor& slot_T, KvPages& pages);
 
 // Attention of a server: tokens of several sequences against paged KV. Token t belongs to sequence sequence[t]
 // (int32), has absolute position position[t] (int32), and sees positions 0 .. position[t] of its sequence,
-// found through block_table [sequences, max_blocks] (int32). q and out: [T, H, E], bf16 unless the pages are
-// float32.
+// found through block_table [sequences, max_blocks] (int32). q: [T, H, E], out: [T, H, value_dim], bf16 unless
+// the pages are float32. An encoder, whose tokens see all of their sequence, gives each the last position.
 //
 // Bits: keys go in blocks of 128 at absolute positions, scores are chains over head_dim, values chains over
 // positions, as in attention(): equal bits for any chunking and any neighbours. Float32 pages give the bits of
 // attention() over the whole sequence. Others take the steps of products of bf16 (kernels.h); a weight is
 // rounded to bf16 before it meets the values, and scales of keys and values multiply scores and weights.
+struct PagedOptions {
+  int64_t window = 0;  // positions that a token sees, its own included; 0: all up to its own
+  at::Tensor sinks;  // float32 [H]: a score per head that takes weight and has no value (gpt-oss); or undefined
+};
 void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Tensor& sequence_T,
                      const at::Tensor& position_T, const at::Tensor& block_table, double scale,
-                     at::Tensor& out_THE);
+                     at::Tensor& out_THE, const PagedOptions& options = {});
 
 }  // namespace tessera::kernels

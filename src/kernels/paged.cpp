@@ -17,7 +17,8 @@ constexpr int64_t kPanels = kKeyBlock / kLanes;
 
 struct Problem {
   Rows q, out;
-  int64_t heads, head_dim;
+  int64_t heads, head_dim, window;
+  const float* sinks;  // [heads] or null
   const KvPages& pages;
   const int32_t *sequence, *position, *block_table;
   int64_t sequences, max_blocks;
@@ -31,7 +32,7 @@ struct Problem {
     return reinterpret_cast<const char*>(pages.block(block).data()) + kv * shape().head_bytes();
   }
   Source query(int64_t t, int64_t h) const { return shifted(q.source(t), h * head_dim); }
-  Target result(int64_t t, int64_t h) const { return shifted(out.target(t), h * head_dim); }
+  Target result(int64_t t, int64_t h) const { return shifted(out.target(t), h * shape().value_dim()); }
 };
 
 // Consecutive tokens of one sequence, few enough that their heads of one group fill a tile.
@@ -82,7 +83,7 @@ class KeyBlock {
  public:
   explicit KeyBlock(const KvShape& shape)
       : shape_(shape),
-        words_(shape.in_bytes() ? kPanels * (key_words() + value_words()) : 0),
+        words_(shape.in_bytes() || shape.latent > 0 ? kPanels * (key_words() + value_words()) : 0),
         scales_(shape.in_bytes() ? 2 * kKeyBlock : 0) {}
 
   void load(const Problem& p, int64_t sequence, int64_t kv, int64_t first, int64_t count) {
@@ -93,24 +94,45 @@ class KeyBlock {
       const char* values = head + shape_.values_at() + panel * shape_.value_panel_bytes();
       if (shape_.in_bytes()) {
         keys_[i] = words_of(keys, shape_.key_steps(), words_.data() + i * key_words());
-        values_[i] =
-            words_of(values, value_words() / kLanes, words_.data() + kPanels * key_words() + i * value_words());
+        if (shape_.latent == 0) values_[i] = words_of(values, value_words() / kLanes, own_values(i));
         copy_scales(head + shape_.scales_at(), panel, i);
       } else {
         keys_[i] = reinterpret_cast<const float*>(keys);
         values_[i] = reinterpret_cast<const float*>(values);
       }
+      if (shape_.latent > 0)
+        values_[i] = values_of(keys_[i], std::min(kLanes, count - i * kLanes), own_values(i));
     }
   }
 
   const float* const* keys() const { return keys_; }
   const float* const* values() const { return values_; }
   const float* key_scale() const { return shape_.in_bytes() ? scales_.data() : nullptr; }
-  const float* value_scale() const { return shape_.in_bytes() ? scales_.data() + kKeyBlock : nullptr; }
+  const float* value_scale() const {
+    return shape_.latent > 0 ? key_scale() : shape_.in_bytes() ? scales_.data() + kKeyBlock : nullptr;
+  }
 
  private:
   int64_t key_words() const { return shape_.key_steps() * kLanes; }
   int64_t value_words() const { return shape_.value_steps() * shape_.value_width(); }
+  float* own_values(int64_t i) const { return words_.data() + kPanels * key_words() + i * value_words(); }
+
+  // Values that are the beginnings of `tokens` keys, from panels of keys to panels of values; zeros elsewhere.
+  const float* values_of(const float* keys, int64_t tokens, float* to) const {
+    const int64_t width = shape_.value_width();
+    std::fill_n(to, value_words(), 0.0f);
+    if (shape_.type == KvType::f32) {
+      for (int64_t e = 0; e < shape_.latent; ++e)
+        for (int64_t t = 0; t < tokens; ++t) to[t * width + e] = keys[e * kLanes + t];
+      return to;
+    }
+    const auto* from = reinterpret_cast<const uint16_t*>(keys);
+    auto* pairs = reinterpret_cast<uint16_t*>(to);
+    for (int64_t e = 0; e < shape_.latent; ++e)
+      for (int64_t t = 0; t < tokens; ++t)
+        pairs[(t / 2 * width + e) * 2 + t % 2] = from[(e / 2 * kLanes + t) * 2 + e % 2];
+    return to;
+  }
 
   const float* words_of(const char* bytes, int64_t steps, float* to) const {
     auto* from = reinterpret_cast<const uint8_t*>(bytes);
@@ -120,6 +142,7 @@ class KeyBlock {
   void copy_scales(const char* scales, int64_t panel, int64_t i) {
     const auto* from = reinterpret_cast<const float*>(scales) + panel * kLanes;
     std::copy_n(from, kLanes, scales_.data() + i * kLanes);
+    if (shape_.latent > 0) return;
     std::copy_n(from + shape_.block_tokens, kLanes, scales_.data() + kKeyBlock + i * kLanes);
   }
 
@@ -137,6 +160,7 @@ class Tile {
         kv_(kv),
         rows_(run.count * p.group()),
         memory_(rows_ * (steps() + width() + kKeyBlock + kKeyBlock / 2 + 1 + kLanes)),
+        begin_(static_cast<size_t>(rows_)),
         end_(static_cast<size_t>(rows_)) {
     float* to = memory_.data();
     auto take = [&](int64_t floats) { return std::exchange(to, to + rows_ * floats); };
@@ -152,10 +176,12 @@ class Tile {
     for (int64_t r = 0; r < rows_; ++r) set_row(r);
   }
 
+  // Keys that some row sees lie in [first, last).
+  int64_t first() const { return first_; }
   int64_t last() const { return last_; }
 
   void attend(int64_t first, const KeyBlock& block) {
-    if (first >= last_) return;
+    if (first >= last_ || first + kKeyBlock <= first_) return;
     const PagedStep step{.q = q_,
                          .keys_of = block.keys(),
                          .values_of = block.values(),
@@ -166,6 +192,7 @@ class Tile {
                          .width = width(),
                          .first_key = first,
                          .keys = std::min(kKeyBlock, last_ - first),
+                         .begin = begin_.data(),
                          .end = end_.data(),
                          .scale = p_.scale,
                          .scores = scores_,
@@ -178,7 +205,8 @@ class Tile {
 
   void finish() const {
     for (int64_t r = 0; r < rows_; ++r)
-      table().paged_finish(out_ + r * width(), sum_ + r * kLanes, p_.result(token(r), head(r)), p_.head_dim);
+      table().paged_finish(out_ + r * width(), sum_ + r * kLanes, p_.result(token(r), head(r)),
+                           p_.shape().value_dim());
   }
 
  private:
@@ -189,8 +217,15 @@ class Tile {
 
   void set_row(int64_t r) {
     const int64_t end = p_.position[token(r)] + 1;
+    const int64_t begin = p_.window > 0 ? std::max<int64_t>(end - p_.window, 0) : 0;
+    begin_[static_cast<size_t>(r)] = static_cast<int32_t>(begin);
     end_[static_cast<size_t>(r)] = static_cast<int32_t>(end);
+    first_ = r == 0 ? begin : std::min(first_, begin);
     last_ = std::max(last_, end);
+    if (p_.sinks != nullptr) {  // as a key that was seen first, with no value
+      max_[r] = p_.sinks[head(r)];
+      sum_[r * kLanes] = 1;
+    }
     float* row = q_ + r * steps();
     row[steps() - 1] = 0;  // an odd width ends with half a word
     const Source q = p_.query(token(r), head(r));
@@ -202,8 +237,8 @@ class Tile {
   int64_t kv_, rows_;
   Scratch memory_;
   float *q_, *scores_, *weights_, *out_, *max_, *sum_;
-  std::vector<int32_t> end_;
-  int64_t last_ = 0;
+  std::vector<int32_t> begin_, end_;
+  int64_t first_ = 0, last_ = 0;
 };
 
 // Runs [first, end) of one sequence, for one kv head.
@@ -229,13 +264,14 @@ void attend(const Problem& p, const std::vector<Run>& runs, const Task& task) {
   const int64_t sequence = p.sequence[runs[task.first].first];
   std::vector<Tile> tiles;
   tiles.reserve(task.end - task.first);
-  int64_t last = 0;
+  int64_t first = std::numeric_limits<int64_t>::max(), last = 0;
   for (size_t i = task.first; i < task.end; ++i) {
     tiles.emplace_back(p, runs[i], task.kv);
+    first = std::min(first, tiles.back().first());
     last = std::max(last, tiles.back().last());
   }
   KeyBlock block(p.shape());
-  for (int64_t key = 0; key < last; key += kKeyBlock) {
+  for (int64_t key = first / kKeyBlock * kKeyBlock; key < last; key += kKeyBlock) {
     block.load(p, sequence, task.kv, key, std::min(kKeyBlock, last - key));
     for (Tile& tile : tiles) tile.attend(key, block);
   }
@@ -246,9 +282,10 @@ void attend(const Problem& p, const std::vector<Run>& runs, const Task& task) {
 
 void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Tensor& sequence_T,
                      const at::Tensor& position_T, const at::Tensor& block_table, double scale,
-                     at::Tensor& out_THE) {
-  TESSERA_REQUIRE(q_THE.dim() == 3 && q_THE.sizes() == out_THE.sizes(),
-                  "paged_attention: expected q and out [T, H, E]");
+                     at::Tensor& out_THE, const PagedOptions& options) {
+  TESSERA_REQUIRE(q_THE.dim() == 3 && out_THE.dim() == 3, "paged_attention: expected q and out [T, H, E]");
+  check_shape(out_THE, {q_THE.size(0), q_THE.size(1), pages.shape().value_dim()}, "paged_attention out");
+  if (options.sinks.defined()) check_shape(options.sinks, {q_THE.size(1)}, "paged_attention sinks");
   TESSERA_REQUIRE(block_table.dim() == 2, "paged_attention: expected block_table [sequences, max_blocks]");
   check_shape(sequence_T, {q_THE.size(0)}, "paged_attention sequence");
   check_shape(position_T, {q_THE.size(0)}, "paged_attention position");
@@ -256,6 +293,8 @@ void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Te
                   .out = rows_of(out_THE, "paged_attention out"),
                   .heads = q_THE.size(1),
                   .head_dim = q_THE.size(2),
+                  .window = options.window,
+                  .sinks = options.sinks.defined() ? floats(options.sinks, "paged_attention sinks") : nullptr,
                   .pages = pages,
                   .sequence = ints(sequence_T, "paged_attention sequence"),
                   .position = ints(position_T, "paged_attention position"),

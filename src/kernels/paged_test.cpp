@@ -1,6 +1,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "kernels/kv_pages.h"
@@ -41,9 +42,13 @@ struct Server {
   KvPages pages;
   Tensor block_table = at::zeros({3, kBlocks / 3}, at::kInt);
 
-  Server(KvType type, const Shape& s, int64_t tokens_per_block = 16)
+  Server(KvType type, const Shape& s, int64_t tokens_per_block = 16, int64_t latent = 0)
       : block_tokens(tokens_per_block),
-        pages({.type = type, .block_tokens = tokens_per_block, .heads = s.kv_heads, .head_dim = s.head_dim},
+        pages({.type = type,
+               .block_tokens = tokens_per_block,
+               .heads = s.kv_heads,
+               .head_dim = s.head_dim,
+               .latent = latent},
               kBlocks) {
     for (int64_t i = 0; i < kBlocks; ++i) std::ranges::fill(pages.block(i), std::byte{0xff});
     for (int64_t i = 0; i < block_table.numel(); ++i)
@@ -65,21 +70,22 @@ struct Server {
   }
 
   // Tokens [first, first + count) of one sequence.
-  Tensor attend(int64_t sequence, const Tensor& q, int64_t first, double scale) const {
+  Tensor attend(int64_t sequence, const Tensor& q, int64_t first, double scale,
+                const PagedOptions& options = {}) const {
     const Tensor sequences = at::full({q.size(0)}, sequence, at::kInt);
     const Tensor positions = at::arange(first, first + q.size(0), at::kInt);
-    Tensor out = at::full(q.sizes(), NAN, q.scalar_type());
-    paged_attention(q, pages, sequences, positions, block_table, scale, out);
+    Tensor out = at::full({q.size(0), q.size(1), pages.shape().value_dim()}, NAN, q.scalar_type());
+    paged_attention(q, pages, sequences, positions, block_table, scale, out, options);
     return out;
   }
 
   // Writes and attends chunk by chunk, as a server does.
-  Tensor run(const Inputs& in, int64_t chunk, double scale) {
+  Tensor run(const Inputs& in, int64_t chunk, double scale, const PagedOptions& options = {}) {
     std::vector<Tensor> parts;
     for (int64_t first = 0; first < in.q.size(0); first += chunk) {
       const int64_t count = std::min(chunk, in.q.size(0) - first);
-      write(1, in.k.narrow(0, first, count), in.v.narrow(0, first, count), first);
-      parts.push_back(attend(1, in.q.narrow(0, first, count), first, scale));
+      write(1, in.k.narrow(0, first, count), in.v.defined() ? in.v.narrow(0, first, count) : in.v, first);
+      parts.push_back(attend(1, in.q.narrow(0, first, count), first, scale, options));
     }
     return at::cat(parts);
   }
@@ -169,6 +175,71 @@ TEST(PagedAttention, GivesTheSameBitsAloneAndAmongOthers) {
       EXPECT_TRUE(same_bits(out, at::cat(alone))) << to_string(type);
     }
   }
+}
+
+// Attention in doubles over a whole sequence: what a window hides and a sink takes, said plainly.
+Tensor plain_attention(const Inputs& in, const Tensor& values, double scale, int64_t window,
+                       const Tensor& sinks) {
+  const int64_t tokens = in.q.size(0), heads = in.q.size(1), group = heads / in.k.size(1);
+  std::vector<Tensor> out;
+  for (int64_t h = 0; h < heads; ++h) {
+    const Tensor q = in.q.select(1, h).to(at::kDouble), k = in.k.select(1, h / group).to(at::kDouble);
+    Tensor scores = q.matmul(k.t()).mul(scale);
+    const Tensor all = at::zeros({tokens, tokens}, at::kBool).fill_(true);
+    Tensor seen = all.tril();
+    if (window > 0) seen = seen.logical_and(all.triu(1 - window));
+    scores = scores.masked_fill(seen.logical_not(), -INFINITY);
+    if (sinks.defined()) scores = at::cat({scores, sinks[h].to(at::kDouble).expand({tokens, 1})}, 1);
+    const Tensor weights = scores.softmax(-1).narrow(1, 0, tokens);
+    out.push_back(weights.matmul(values.select(1, h / group).to(at::kDouble)));
+  }
+  return at::stack(out, 1);
+}
+
+TEST(PagedAttention, SeesAWindowAndGivesSinksTheirWeight) {
+  for (KvType type : {KvType::f32, KvType::bf16})
+    for (int64_t window : {0, 1, 17, 130}) {
+      const Shape shape{300, 4, 2, 24};
+      const Inputs in = inputs_of(shape, type);
+      const Tensor sinks = random({4}, 9, at::kFloat, 2);
+      const PagedOptions options{.window = window, .sinks = sinks};
+      const Tensor whole = Server(type, shape).run(in, 300, scale_of(shape), options);
+      const double rounding = type == KvType::f32 ? 1e-5 : 4 * kBf16Unit;
+      const Tensor expected = plain_attention(in, in.v, scale_of(shape), window, sinks);
+      EXPECT_LE(excess(whole, expected, rounding, rounding), 1) << to_string(type) << ' ' << window;
+      EXPECT_TRUE(same_bits(Server(type, shape, 48).run(in, 13, scale_of(shape), options), whole));
+      WithThreads with(3);
+      EXPECT_TRUE(same_bits(Server(type, shape).run(in, 64, scale_of(shape), options), whole));
+    }
+}
+
+TEST(PagedAttention, OfLatentPagesTakesValuesFromKeys) {
+  constexpr int64_t kLatent = 20;
+  for (KvType type : kTypes) {
+    const Shape shape{150, 6, 1, 28};
+    const Inputs in = inputs_of(shape, type);
+    auto run = [&](int64_t chunk, int64_t block_tokens) {
+      Server server(type, shape, block_tokens, kLatent);
+      return server.run({in.q, in.k, {}}, chunk, scale_of(shape));
+    };
+    const Tensor whole = run(150, 16), values = in.k.narrow(2, 0, kLatent);
+    const double rounding = type == KvType::f32 ? 1e-5 : 4 * kBf16Unit;
+    const Tensor expected = plain_attention(in, values, scale_of(shape), 0, {});
+    EXPECT_LE(excess(whole, expected, rounding + 8 * stored_error(type), rounding), 1) << to_string(type);
+    EXPECT_TRUE(same_bits(run(7, 48), whole)) << to_string(type);
+    // The same numbers with their values stored beside the keys.
+    Inputs apart = in;
+    apart.v = at::cat({values, at::zeros({150, 1, 8}, values.options())}, 2);
+    const Tensor stored = Server(type, shape).run(apart, 150, scale_of(shape)).narrow(2, 0, kLatent);
+    if (type == KvType::f32 || type == KvType::bf16) {
+      EXPECT_TRUE(same_bits(whole, stored.contiguous()));
+    }
+  }
+}
+
+TEST(KvShape, OfALatentHoldsNoValues) {
+  const KvShape shape{.type = KvType::bf16, .block_tokens = 16, .heads = 1, .head_dim = 576, .latent = 512};
+  EXPECT_EQ(shape.block_bytes(), 16 * 576 * 2);
 }
 
 // The best of all 256 bytes, by trying each.

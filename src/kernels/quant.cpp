@@ -80,9 +80,10 @@ void quantize_rows(const Rows& x, Activations& to) {
 void panel_blocks(const Activations& a, int64_t row, int64_t rows, const QuantWeight& weight, int64_t panel,
                   float* space) {
   const QuantTable& level = quant_table();
-  auto product = weight.kind() == QuantKind::int8   ? level.tile_int8
-                 : weight.kind() == QuantKind::int4 ? level.tile_int4
-                                                    : level.tile_int4_offset;
+  auto product = weight.kind() == QuantKind::int8          ? level.tile_int8
+                 : weight.kind() == QuantKind::int4        ? level.tile_int4
+                 : weight.kind() == QuantKind::int4_offset ? level.tile_int4_offset
+                                                           : level.tile_int4_zero;
   const int64_t size = rows * kQuantPanel;
   for (int64_t block = 0; block < weight.blocks(); ++block)
     product(a.tile(row, rows, block, weight.tile(panel, block), space + block * size));

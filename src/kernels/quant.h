@@ -5,12 +5,14 @@
 // factors:
 //   int8         w = (q - 128) * scale, q in [0, 255]     8.5 bits a weight; GGUF's Q8_0 without loss
 //   int4         w = (q - 8) * scale,   q in [0, 15]      4.5 bits; GGUF's Q4_0 without loss
-//   int4_offset  w = q * scale + offset, q in [0, 15]     5 bits; Q4_K, AWQ, GPTQ
+//   int4_offset  w = q * scale + offset, q in [0, 15]     5 bits; Q4_K
+//   int4_zero    w = (q + offset) * scale, q in [0, 15]   5 bits; offset is a whole number: AWQ, GPTQ without
+//   loss
 // Activations are rounded to int8 per row and group of 32 at the start of a product (scale = largest / 127,
 // nearest even); the products inside a group are exact in integers, and groups are added in one chain of
 // float32 operations, ascending:
 //   acc = fma(float(dot), scale_w * scale_a, acc), and for int4_offset acc = fma(offset, scale_a *
-//   float(sum_a), acc)
+//   float(sum_a), acc), for int4_zero the same with offset * scale_w
 //
 // Bits: a result depends on its own row and column alone: not on the rows beside it, on threads, or on the
 // instruction set. Where k is cut in blocks (the sums that tensor parallelism may cut), each block is one
@@ -24,7 +26,7 @@
 
 namespace tessera::kernels {
 
-enum class QuantKind : uint8_t { int8, int4, int4_offset };
+enum class QuantKind : uint8_t { int8, int4, int4_offset, int4_zero };
 const char* to_string(QuantKind kind);
 
 inline constexpr int64_t kQuantGroup = 32;  // of k, that share a factor
@@ -51,7 +53,7 @@ struct QuantGroup {
   uint16_t scale = 0, offset = 0;  // bits of IEEE half precision
 };
 // The group nearest to 32 values: scale = the value of largest size / 127, or / -8 (as GGUF's Q8_0 and Q4_0
-// take it); int4_offset spans from the least to the largest value.
+// take it); int4_offset and int4_zero span from the least to the largest value.
 QuantGroup quantize_group(QuantKind kind, std::span<const float> values);
 void dequantize_group(QuantKind kind, const QuantGroup& group, std::span<float> values);
 

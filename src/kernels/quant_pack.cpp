@@ -14,6 +14,10 @@
 namespace tessera::kernels {
 namespace {
 
+bool has_offsets(QuantKind kind) {
+  return kind == QuantKind::int4_offset || kind == QuantKind::int4_zero;
+}
+
 uint16_t half_bits(float x) {
   return c10::Half(x).x;
 }
@@ -64,7 +68,7 @@ QuantGroup group_of_tile(const QuantShape& shape, const uint8_t* tile, int64_t l
     value.q[i] = shape.kind == QuantKind::int8 ? byte : upper ? byte >> 4 : byte & 15;
   }
   std::memcpy(&value.scale, tile + places.factor, 2);
-  if (shape.kind == QuantKind::int4_offset) std::memcpy(&value.offset, tile + places.offset, 2);
+  if (has_offsets(shape.kind)) std::memcpy(&value.offset, tile + places.offset, 2);
   return value;
 }
 
@@ -80,11 +84,12 @@ int64_t tile_of(const QuantShape& shape, int64_t bytes, int64_t row, int64_t blo
 }  // namespace
 
 const char* to_string(QuantKind kind) {
-  return kind == QuantKind::int8 ? "int8" : kind == QuantKind::int4 ? "int4" : "int4-offset";
+  constexpr const char* kNames[] = {"int8", "int4", "int4-offset", "int4-zero"};
+  return kNames[static_cast<size_t>(kind)];
 }
 
 int64_t QuantShape::tile_bytes() const {
-  const int64_t factors = kind == QuantKind::int4_offset ? 2 : 1;
+  const int64_t factors = has_offsets(kind) ? 2 : 1;
   return (block_groups() * (group_bytes() + factors * kQuantPanel * 2) + 63) / 64 * 64;
 }
 
@@ -101,6 +106,17 @@ QuantGroup quantize_group(QuantKind kind, std::span<const float> values) {
     group.scale = half_bits(scale);
     std::fill_n(group.q, kQuantGroup, uint8_t{8});
     round_to(values, inverse_of(scale), 8, 15, group.q);
+  } else if (kind == QuantKind::int4_zero) {
+    // Zero is one of the values, so that it is among the sixteen.
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    const float low = values.empty() ? 0 : std::min(*least, 0.0f),
+                high = values.empty() ? 0 : std::max(*most, 0.0f);
+    group.scale = half_bits((high - low) / 15.0f);
+    const float inverse = inverse_of(half_value(group.scale));
+    const int zero = std::clamp(static_cast<int>(std::floor(-low * inverse + 0.5f)), 0, 15);
+    group.offset = half_bits(static_cast<float>(-zero));
+    std::fill_n(group.q, kQuantGroup, static_cast<uint8_t>(zero));
+    round_to(values, inverse, zero, 15, group.q);
   } else if (!values.empty()) {
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
     group.scale = half_bits((*most - *least) / 15.0f);
@@ -117,6 +133,10 @@ void dequantize_group(QuantKind kind, const QuantGroup& group, std::span<float> 
   const float scale = half_value(group.scale), offset = half_value(group.offset);
   const int zero = kind == QuantKind::int8 ? 128 : kind == QuantKind::int4 ? 8 : 0;
   for (size_t i = 0; i < values.size(); ++i) {
+    if (kind == QuantKind::int4_zero) {
+      values[i] = (static_cast<float>(group.q[i]) + offset) * scale;
+      continue;
+    }
     const float value = static_cast<float>(group.q[i] - zero) * scale;
     values[i] = kind == QuantKind::int4_offset ? value + offset : value;
   }
@@ -134,7 +154,7 @@ void set_group(const QuantShape& shape, std::span<uint8_t> bytes, int64_t row, i
     }
   }
   std::memcpy(to + places.factor, &value.scale, 2);
-  if (shape.kind == QuantKind::int4_offset) std::memcpy(to + places.offset, &value.offset, 2);
+  if (has_offsets(shape.kind)) std::memcpy(to + places.offset, &value.offset, 2);
 }
 
 QuantGroup get_group(const QuantShape& shape, std::span<const uint8_t> bytes, int64_t row, int64_t block,

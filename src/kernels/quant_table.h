@@ -22,6 +22,7 @@ struct QuantTable {
   void (*tile_int8)(const QuantTile&);
   void (*tile_int4)(const QuantTile&);
   void (*tile_int4_offset)(const QuantTile&);
+  void (*tile_int4_zero)(const QuantTile&);
   // One row of `width` floats, in groups of 32, the last one filled up with zeros.
   void (*quantize_row)(const float* x, int64_t width, int8_t* q, float* scale, int32_t* sum);
 };

@@ -20,7 +20,7 @@ using testing::same_bits;
 using testing::strided;
 using testing::WithThreads;
 
-constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset};
+constexpr QuantKind kKinds[] = {QuantKind::int8, QuantKind::int4, QuantKind::int4_offset, QuantKind::int4_zero};
 
 // A weight as plain numbers: the integers and factors of each group, [n][block][group].
 struct Plain {
@@ -47,6 +47,7 @@ Plain random_weight(QuantKind kind, int64_t n, int64_t k, int64_t blocks, uint64
     for (uint8_t& q : group.q) q = static_cast<uint8_t>(engine() % (kind == QuantKind::int8 ? 256 : 16));
     group.scale = c10::Half(normal(engine)).x;
     if (kind == QuantKind::int4_offset) group.offset = c10::Half(normal(engine)).x;
+    if (kind == QuantKind::int4_zero) group.offset = c10::Half(-static_cast<float>(engine() % 17)).x;
   }
   return plain;
 }
@@ -98,6 +99,8 @@ float chain(const PlainRow& a, const Plain& w, int64_t n, int64_t block) {
     acc = std::fma(static_cast<float>(dot), scale * a.scale[at], acc);
     if (w.shape.kind == QuantKind::int4_offset)
       acc = std::fma(offset, a.scale[at] * static_cast<float>(a.sum[at]), acc);
+    if (w.shape.kind == QuantKind::int4_zero)
+      acc = std::fma(offset * scale, a.scale[at] * static_cast<float>(a.sum[at]), acc);
   }
   return acc;
 }
@@ -198,9 +201,10 @@ TEST(QuantTables, GiveTheSameBits) {
       const QuantTile tile{weight.tile(0, 0), groups,     q.data(),
                            scale.data(),      sum.data(), 29,
                            groups * 32,       groups,     out.data_ptr<float>()};
-      auto run = kind == QuantKind::int8   ? level->tile_int8
-                 : kind == QuantKind::int4 ? level->tile_int4
-                                           : level->tile_int4_offset;
+      auto run = kind == QuantKind::int8          ? level->tile_int8
+                 : kind == QuantKind::int4        ? level->tile_int4
+                 : kind == QuantKind::int4_offset ? level->tile_int4_offset
+                                                  : level->tile_int4_zero;
       run(tile);
       EXPECT_TRUE(same_bits(out, expected)) << name << ' ' << to_string(kind);
       ++tested;
@@ -275,14 +279,15 @@ TEST(QuantWeights, AreWithinHalfAStepOfTheValues) {
   std::span<const float> x(values.data_ptr<float>(), 32);
   const double largest = values.abs().max().item<float>();
   const double range = values.max().item<float>() - values.min().item<float>();
-  const double steps[] = {largest / 127, largest / 8, range / 15};
-  for (int kind = 0; kind < 3; ++kind) {
+  const double steps[] = {largest / 127, largest / 8, range / 15, range / 15};
+  for (int kind = 0; kind < 4; ++kind) {
     float back[32];
     dequantize_group(kKinds[kind], quantize_group(kKinds[kind], x), back);
     double worst = 0;
     for (size_t i = 0; i < 32; ++i) worst = std::max(worst, std::abs(double(back[i]) - x[i]));
-    // -largest has no integer of its own when int4 spends -8 on +largest: it may be a whole step off.
-    const double bound = steps[kind] * (kind == 1 ? 1.0 : 0.5) + largest * 0x1p-10;
+    // -largest has no integer of its own when int4 spends -8 on +largest: it may be a whole step off. So may
+    // the ends be when int4_zero rounds its zero.
+    const double bound = steps[kind] * (kind == 1 || kind == 3 ? 1.0 : 0.5) + largest * 0x1p-10;
     EXPECT_LE(worst, bound) << to_string(kKinds[kind]);
     EXPECT_GE(worst, steps[kind] * 0.2);
   }

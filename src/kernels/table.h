@@ -77,7 +77,8 @@ struct PagedStep {
   const float* key_scale;         // [keys], filled up to 16; null: ones
   const float* value_scale;
   int64_t rows, key_steps, width, first_key, keys;
-  const int32_t* end;  // [rows] one past the last visible key
+  const int32_t* begin;  // [rows] first visible key
+  const int32_t* end;    // [rows] one past the last visible key
   float scale;
   float* scores;   // [rows, kKeyBlock]
   float* weights;  // [rows, kKeyBlock / 2] words; unused by floats
@@ -115,6 +116,15 @@ struct Table {
   void (*silu_mul)(const Source& gate, const Source& up, const Target& out, int64_t width);
   void (*silu_mul_backward)(const Source& dout, const Source& gate, const Source& up, const Target& dgate,
                             const Target& dup, int64_t width);
+  // ---- rows of layers that are served only: served_layers.h ----
+  float (*layer_norm)(const Source& x, const Source& weight, const Source& bias, float eps, const Target& y,
+                      int64_t width);  // 1 / standard deviation
+  void (*sigmoid)(const float* x, float* y, int64_t width);
+  void (*swiglu_clamped)(const Source& gate, const Source& up, float alpha, float limit, const Target& out,
+                         int64_t width);
+  void (*gelu_tanh)(const Source& x, const Target& y, int64_t width);
+  void (*gelu_erf)(const Source& x, const Target& y, int64_t width);
+  // ---- losses, optimizer ----
   float (*row_max)(const float* x, int64_t width);
   float (*row_sum_exp)(const float* x, float max, int64_t width);
   void (*softmax_gradient)(float* x, float max, float sum, float scale, int64_t width);  // exp(x-max)/sum*scale

@@ -32,6 +32,7 @@ struct CompletionRequest {
   std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
   std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
   bool ignore_eos = false;
+  int64_t adapter = -1;        // of the model's adapters; -1: none
   std::string cache_salt;      // prompts share cache blocks between equal salts only
   std::string tenant;          // who shares the server fairly with whom
   std::string request_id;      // the client's name of the call, for logs and traces

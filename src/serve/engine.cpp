@@ -19,6 +19,12 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
+// Keys and values depend on the adapter.
+std::string salt_of(const CompletionRequest& request) {
+  return request.adapter < 0 ? request.cache_salt
+                             : fmt::format("adapter {}:{}", request.adapter, request.cache_salt);
+}
+
 std::span<const float> row_of(const at::Tensor& logits, int64_t row) {
   return {logits.const_data_ptr<float>() + row * logits.size(1), static_cast<size_t>(logits.size(1))};
 }
@@ -206,7 +212,7 @@ batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& 
           .max_length = request.max_length(),
           .tokens = request.prompt,
           .reuse = !(request.echo && request.logprobs),  // the logits of every row are wanted
-          .salt = request.cache_salt,
+          .salt = salt_of(request),
           .priority = request.priority,
           .tenant = request.tenant,
           .start_by = limit(request.queue_timeout_s, options_.queue_timeout_s),
@@ -291,6 +297,7 @@ Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
 }
 
 Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
+  if (options_.draft && options_.max_guesses > 0) draft(lock);
   Work work = plan_step();
   if (work.empty()) {
     changed_.wait_for(lock, kNothingRuns);
@@ -328,8 +335,33 @@ void Engine::guess() {
   }
 }
 
+// The lock is open while the draft model runs: no other thread adds tokens to answers.
+void Engine::draft(std::unique_lock<std::mutex>& lock) {
+  std::vector<DraftModel::Request> requests;
+  for (auto& [id, answer] : answers_) {
+    answer->guesses.clear();
+    if (!answer->first_step) continue;
+    scheduler_.propose(id, 0);
+    requests.push_back({.id = id,
+                        .tokens = answer->tokens(),
+                        .most = answer->guess_length.next(),
+                        .sampling = answer->request().sampling});
+  }
+  if (requests.empty()) return;
+  lock.unlock();
+  auto guesses = options_.draft->guess(requests);
+  lock.lock();
+  if (!guesses) return log(LogLevel::warn, "no guesses: draft model: {}", guesses.error().message);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    auto found = answers_.find(requests[i].id);
+    if (found == answers_.end()) continue;  // cancelled meanwhile
+    found->second->guesses = std::move((*guesses)[i]);
+    scheduler_.propose(requests[i].id, std::ssize(found->second->guesses));
+  }
+}
+
 Engine::Work Engine::plan_step() {
-  if (options_.max_guesses > 0) guess();
+  if (options_.max_guesses > 0 && !options_.draft) guess();
   Work work;
   for (batching::Step& step : scheduler_.next_steps()) {
     work.shares.push_back(plan_share(std::move(step)));
@@ -389,6 +421,8 @@ StepBatch Engine::make_batch(const Share& share) const {
     batch.max_blocks = std::max<int64_t>(batch.max_blocks, std::ssize(scheduler_.blocks_of(entry.id)));
   for (size_t i = 0; i < share.step.entries.size(); ++i)
     add_entry(share.step.entries[i], *share.answers[i], batch);
+  if (!model_.adapters().empty())
+    for (const AnswerPtr& answer : share.answers) batch.adapter.push_back(answer->request().adapter);
   return batch;
 }
 

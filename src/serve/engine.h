@@ -23,6 +23,7 @@
 #include "batching/replicas.h"
 #include "batching/wait_predictor.h"
 #include "serve/answer.h"
+#include "serve/draft_model.h"
 #include "serve/metrics.h"
 #include "serve/prefill_pool.h"
 #include "serve/step_runner.h"
@@ -43,6 +44,7 @@ struct EngineOptions {
   int64_t max_length = 0;                 // tokens of one prompt and its answer; 0: the model's positions
   std::vector<int64_t> end_tokens;        // besides the model's own
   int64_t max_guesses = 0;                // of one request in one step (guesses.h)
+  std::shared_ptr<DraftModel> draft;      // makes the guesses, instead of what stands in the text already
   double ttft_objective_s = 0;            // refuses what would get its first token later; 0: nothing
   double queue_timeout_s = 0;             // a request that has not run by then fails; 0: it waits
   double timeout_s = 0;                   // a request that has not ended by then fails; 0: it goes on
@@ -130,6 +132,7 @@ class Engine {
   void came(int64_t id, std::optional<BroughtKv> brought);
   bool nothing_to_do() const { return scheduler_.idle() && awaited_.empty(); }
   void guess();
+  void draft(std::unique_lock<std::mutex>& lock);
   void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
   StepBatch make_batch(const Share& share) const;
   void add_entry(const batching::StepEntry& entry, const Answer& answer, StepBatch& batch) const;

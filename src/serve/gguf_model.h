@@ -22,8 +22,6 @@ Result<data::TokenizerPtr> tokenizer_of_gguf(const checkpoint::GgufFile& file);
 Result<std::unique_ptr<Weights>> open_gguf_weights(const std::filesystem::path& path, const ModelSpec& spec,
                                                    const LoadOptions& options);
 
-// Of a directory, a config.json, or a GGUF file.
-Result<ModelSpec> load_served_spec(const std::filesystem::path& model);
 // `tokenizer`: a directory or file of its own; empty: the model's.
 Result<data::TokenizerPtr> load_served_tokenizer(const std::filesystem::path& model,
                                                  const std::filesystem::path& tokenizer);

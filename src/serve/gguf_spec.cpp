@@ -91,10 +91,4 @@ Result<ModelSpec> spec_of_gguf(const GgufFile& file) {
   return spec;
 }
 
-Result<ModelSpec> load_served_spec(const std::filesystem::path& model) {
-  if (!GgufFile::is_at(model)) return load_model_spec(model);
-  TESSERA_ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(model));
-  return spec_of_gguf(file);
-}
-
 }  // namespace tessera::serve

@@ -1,7 +1,9 @@
 #include "checkpoint/packed.h"
 #include "layout/extents.h"
+#include "serve/four_bit_format.h"
 #include "serve/gguf_model.h"
 #include "serve/model.h"
+#include "serve/served_families.h"
 #include "serve/torch_error.h"
 #include "serve/weights.h"
 
@@ -49,7 +51,7 @@ class ModelBuilder {
   }
 
   Status build_head() {
-    TESSERA_ASSIGN_OR_RETURN(model_.final_norm_, weights_.floats(Role::final_norm));
+    TESSERA_ASSIGN_OR_RETURN(model_.final_norm_.weight, weights_.floats(Role::final_norm));
     if (!model_.spec_.tied) {
       TESSERA_ASSIGN_OR_RETURN(model_.head_, weights_.linear({Role::head}));
     } else if (model_.quant_embedding_.n() > 0) {
@@ -60,9 +62,9 @@ class ModelBuilder {
     return {};
   }
 
-  Status build_layer(int64_t l, ServedModel::Layer& layer) {
-    TESSERA_ASSIGN_OR_RETURN(layer.attention_norm, weights_.floats(Role::attention_norm, l));
-    TESSERA_ASSIGN_OR_RETURN(layer.ffn_norm, weights_.floats(Role::ffn_norm, l));
+  Status build_layer(int64_t l, ServedLayer& layer) {
+    TESSERA_ASSIGN_OR_RETURN(layer.attention_norm.weight, weights_.floats(Role::attention_norm, l));
+    TESSERA_ASSIGN_OR_RETURN(layer.ffn_norm.weight, weights_.floats(Role::ffn_norm, l));
     if (model_.spec_.qk_norm) {
       TESSERA_ASSIGN_OR_RETURN(layer.q_norm, weights_.floats(Role::q_norm, l));
       TESSERA_ASSIGN_OR_RETURN(layer.k_norm, weights_.floats(Role::k_norm, l));
@@ -80,6 +82,49 @@ class ModelBuilder {
   Weights& weights_;
 };
 
+// Fills a model of a family that is only served.
+class FamilyBuilder {
+ public:
+  FamilyBuilder(ServedModel& model, NamedWeights& weights)
+      : model_(model), weights_(weights), names_(outer_names(model.spec_.family, weights)) {}
+
+  Status build() {
+    const ServedSpec& spec = model_.spec_;
+    const ServePlace& place = model_.place_;
+    if (place.first_stage()) TESSERA_RETURN_IF_ERROR(build_embedding());
+    for (int64_t layer = place.layers.first; layer < place.layers.last; ++layer) {
+      TESSERA_ASSIGN_OR_RETURN(ServedLayer read, layer_reader(spec.family)(weights_, spec, layer));
+      model_.layers_.push_back(std::move(read));
+    }
+    return place.last_stage() ? build_head() : Status();
+  }
+
+ private:
+  std::vector<int64_t> words() const { return {model_.spec_.vocab, model_.spec_.hidden}; }
+
+  Status build_embedding() {
+    TESSERA_ASSIGN_OR_RETURN(Tensor embedding, weights_.read(names_.embedding, words()));
+    model_.embedding_ = weights_.own_vocab(embedding);
+    if (names_.positions.empty()) return {};
+    TESSERA_ASSIGN_OR_RETURN(
+        model_.positions_, weights_.read(names_.positions, {model_.spec_.max_positions, model_.spec_.hidden}));
+    return {};
+  }
+
+  Status build_head() {
+    TESSERA_ASSIGN_OR_RETURN(model_.final_norm_, weights_.norm(names_.final_norm, model_.spec_.hidden));
+    if (names_.head.empty()) return {};
+    TESSERA_ASSIGN_OR_RETURN(Tensor head,
+                             weights_.read(model_.spec_.tied ? names_.embedding : names_.head, words()));
+    model_.head_ = Linear(kernels::PackedWeight(weights_.own_vocab(head)));
+    return {};
+  }
+
+  ServedModel& model_;
+  NamedWeights& weights_;
+  OuterNames names_;
+};
+
 namespace {
 
 Status check_degree(const ModelSpec& spec, int64_t tp, int64_t blocks) {
@@ -94,6 +139,8 @@ Result<std::unique_ptr<Weights>> open_weights(const std::filesystem::path& model
                                               const LoadOptions& options) {
   if (checkpoint::GgufFile::is_at(model)) return open_gguf_weights(model, spec, options);
   if (checkpoint::PackedModel::is_at(model)) return open_packed_weights(model, spec, options);
+  TESSERA_ASSIGN_OR_RETURN(auto few_bits, four_bit_format_of(model));
+  if (few_bits) return open_four_bit_weights(model, *few_bits, spec, options);
   return open_float_weights(model, spec, options);
 }
 
@@ -110,6 +157,10 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, co
     TESSERA_ASSIGN_OR_RETURN(model.kv_type_, kv_type_of(options));
     LoadOptions own = options;
     own.map_weights = options.map_weights || layout.processes() > 1;
+    if (model.spec_.family != Family::trained) {
+      TESSERA_RETURN_IF_ERROR(load_family(model, directory, own));
+      return model;
+    }
     TESSERA_ASSIGN_OR_RETURN(auto weights, open_weights(directory, model.spec_, own));
     model.tp_blocks_ = weights->tp_blocks();
     if (tp_blocks_of(model.spec_) % model.tp_blocks_ != 0)
@@ -119,15 +170,33 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, co
     TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, layout.tp, model.tp_blocks_));
     weights->set_place(model.place_);
     model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
-    auto frequencies = inverse_frequencies(model.spec_.rope, model.spec_.head_dim);
     TESSERA_ASSIGN_OR_RETURN(auto divisors, weights->rope_divisors());
-    for (size_t i = 0; i < divisors.size(); ++i) frequencies[i] /= divisors[i];
-    model.rope_ = kernels::rope_table(frequencies, model.spec_.max_positions);
+    model.rope_ = model.spec_.rope_table(divisors);
     TESSERA_RETURN_IF_ERROR(ModelBuilder(model, *weights).build());
     return model;
   } catch (const std::exception& failure) {
     return make_error(ErrorCode::internal, "cannot load {}: {}", directory.string(), text_of(failure));
   }
+}
+
+Status ServedModel::load_family(ServedModel& model, const std::filesystem::path& directory,
+                                const LoadOptions& options) {
+  model.tp_blocks_ = tp_blocks_of(model.spec_);
+  TESSERA_RETURN_IF_ERROR(check_degree(model.spec_, model.tp(), model.tp_blocks_));
+  model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
+  if (model.spec_.rotary) model.rope_ = model.spec_.rope_table({});
+  TESSERA_ASSIGN_OR_RETURN(auto weights, NamedWeights::open(directory, model.spec_, model.place_, options));
+  if (Status built = FamilyBuilder(model, weights).build(); !built.ok())
+    return built.error().within(directory.string());
+  return {};
+}
+
+Status ServedModel::add_adapter(const std::string& name, const std::filesystem::path& directory) {
+  if (place_.tp * place_.stages * place_.replicas > 1)
+    return invalid("adapter {}: adapters are served on one process; leave out --layout", name);
+  TESSERA_ASSIGN_OR_RETURN(LoraAdapter adapter, load_lora(name, directory, spec_, dtype_));
+  adapters_.push_back(std::move(adapter));
+  return {};
 }
 
 void ServedModel::connect(const RankGroups& groups) {

@@ -18,10 +18,11 @@
 #include "comm/group.h"
 #include "kernels/kernels.h"
 #include "kernels/kv_pages.h"
-#include "serve/linear.h"
+#include "serve/layer.h"
+#include "serve/lora.h"
 #include "serve/place.h"
+#include "serve/served_spec.h"
 #include "serve/step_batch.h"
-#include "spec/spec.h"
 
 namespace tessera::serve {
 
@@ -61,7 +62,12 @@ class ServedModel {
   void connect(const RankGroups& groups);
   const ServePlace& place() const { return place_; }
 
-  const ModelSpec& spec() const { return spec_; }
+  // Adapters that requests may ask for, by their index; to be added before any step runs. Errors: those of
+  // load_lora(); more than one rank.
+  Status add_adapter(const std::string& name, const std::filesystem::path& directory);
+  const std::vector<LoraAdapter>& adapters() const { return adapters_; }
+
+  const ServedSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
   kernels::KvShape kv_shape(int64_t block_tokens) const;  // of one layer on this rank
   int64_t kv_bytes_per_token() const;                     // of all layers on this rank
@@ -73,20 +79,19 @@ class ServedModel {
   // that share its experts, also when the batch is empty. Errors: those of the groups; a token outside the
   // vocabulary.
   Result<at::Tensor> forward(const StepBatch& batch, KvCache& cache) const;
+  // The same for hidden states [tokens, hidden] after the last norm, in the type of the activations. Sequences
+  // of an encoder are whole in the batch. REQUIRES: one rank.
+  Result<at::Tensor> encode(const StepBatch& batch, KvCache& cache) const;
 
  private:
   friend class ModelBuilder;
+  friend class FamilyBuilder;
   friend class ForwardPass;
 
-  struct Layer {
-    at::Tensor attention_norm, ffn_norm, q_norm, k_norm;
-    Linear qkv;  // rows of q, then k, then v
-    BlockLinear o;
-    Linear router;  // empty when the layer is dense
-    FeedForward ffn;
-  };
-
   ServedModel() = default;
+  Status check_tokens(const StepBatch& batch) const;
+  static Status load_family(ServedModel& model, const std::filesystem::path& directory,
+                            const LoadOptions& options);
   int64_t tp() const { return place_.tp; }
   int64_t local_heads() const { return spec_.heads / tp(); }
   int64_t local_kv_heads() const { return spec_.kv_heads / tp(); }
@@ -94,16 +99,18 @@ class ServedModel {
 
   ServePlace place_;
   RankGroups groups_;
-  ModelSpec spec_;
+  ServedSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
   kernels::KvType kv_type_ = kernels::KvType::f32;
   int64_t tp_blocks_ = 1, padded_vocab_ = 0;
   at::Tensor embedding_;  // rows of this rank, without padding; undefined when the head's are looked up
   kernels::QuantWeight quant_embedding_;
-  Linear head_;
-  std::vector<Layer> layers_;  // of this stage
-  at::Tensor final_norm_;
+  at::Tensor positions_;             // a table of learned positions, or undefined
+  Linear head_;                      // empty: an encoder
+  std::vector<ServedLayer> layers_;  // of this stage
+  Norm final_norm_;
   kernels::RopeTable rope_;
+  std::vector<LoraAdapter> adapters_;
 };
 
 }  // namespace tessera::serve

@@ -1,5 +1,7 @@
 #include "serve/openai_api.h"
 
+#include <fmt/ranges.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <ctime>
@@ -52,8 +54,12 @@ HttpResponse OpenAiApi::get(const HttpRequest& request) const {
   if (path == "/metrics")
     return {.body = engine_.metrics().render(model_.name, engine_.gauges()),
             .content_type = "text/plain; version=0.0.4; charset=utf-8"};
-  if (path == models) return {.body = fmt::format(R"({{"object":"list","data":[{}]}})", model_json())};
-  if (path == models + "/" + model_.name) return {.body = model_json()};
+  std::vector<std::string> all;
+  for (int64_t adapter = -1; adapter < std::ssize(model_.adapters); ++adapter) {
+    all.push_back(model_json(adapter));
+    if (path == models + "/" + model_.name_of(adapter)) return {.body = all.back()};
+  }
+  if (path == models) return {.body = fmt::format(R"({{"object":"list","data":[{}]}})", fmt::join(all, ","))};
   ApiError error{.status = 404, .message = fmt::format("there is no {}", path)};
   if (path.starts_with(models + "/")) error.code = "model_not_found";
   return {.status = error.status, .body = error.body(request.id)};
@@ -66,12 +72,13 @@ HttpResponse OpenAiApi::health(const HttpRequest& request) const {
   return {.status = error.status, .body = error.body(request.id)};
 }
 
-std::string OpenAiApi::model_json() const {
-  nlohmann::json model = {{"id", model_.name},
+std::string OpenAiApi::model_json(int64_t adapter) const {
+  nlohmann::json model = {{"id", model_.name_of(adapter)},
                           {"object", "model"},
                           {"created", created_},
                           {"owned_by", "tessera"},
                           {"max_model_len", model_.max_length}};
+  if (adapter >= 0) model["parent"] = model_.name;
   return model.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -97,9 +104,9 @@ void OpenAiApi::complete(std::shared_ptr<HttpExchange> exchange, bool chat) {
   read_apart(exchange, read, [this, exchange](std::variant<CompletionCall, ApiError> parsed) {
     if (const auto* error = std::get_if<ApiError>(&parsed)) return respond(*exchange, engine_, *error);
     auto& call = std::get<CompletionCall>(parsed);
-    if (auto error = attribute(exchange->request(), model_.name, call))
-      return respond(*exchange, engine_, *error);
-    start_call(engine_, server_, exchange, std::move(call), model_.name);
+    const std::string name = call.model;
+    if (auto error = attribute(exchange->request(), name, call)) return respond(*exchange, engine_, *error);
+    start_call(engine_, server_, exchange, std::move(call), name);
   });
 }
 

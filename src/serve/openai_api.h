@@ -25,7 +25,8 @@ class OpenAiApi {
  private:
   HttpResponse get(const HttpRequest& request) const;
   HttpResponse health(const HttpRequest& request) const;
-  std::string model_json() const;
+  // Of the model, or of one of its adapters.
+  std::string model_json(int64_t adapter = -1) const;
   void complete(std::shared_ptr<HttpExchange> exchange, bool chat);
   void convert(std::shared_ptr<HttpExchange> exchange, bool to_tokens);
   // Runs `read` on another thread and `answer` with its result on the server's, unless the client has left.

@@ -136,8 +136,10 @@ CallResult read_chat(const json& body, std::string_view text, const data::Tokeni
                      const ServedName& model) {
   Fields fields(body);
   CompletionCall call{.chat = true};
-  check_model(fields, model);
+  const int64_t adapter = check_model(fields, model);
+  call.model = model.name_of(adapter);
   CompletionRequest request = read_sampling(fields);
+  request.adapter = adapter;
   auto old_limit = fields.integer("max_tokens", 1, INT32_MAX),
        limit = fields.integer("max_completion_tokens", 1, INT32_MAX);
   if (old_limit && limit && *old_limit != *limit)

@@ -1,5 +1,7 @@
 #include "serve/openai_fields.h"
 
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -175,15 +177,23 @@ void read_delivery(Fields& fields, CompletionCall& call) {
   if (options.error()) fields.refuse("stream_options", "stream_options: " + options.error()->message);
 }
 
-void check_model(Fields& fields, const ServedName& model) {
+int64_t check_model(Fields& fields, const ServedName& model) {
   const json* name = fields.find("model");
-  if (!name || !name->is_string()) return fields.refuse("model", "'model' is missing");
-  if (name->get<std::string>() == model.name) return;
+  if (!name || !name->is_string()) {
+    fields.refuse("model", "'model' is missing");
+    return -1;
+  }
+  if (name->get<std::string>() == model.name) return -1;
+  const auto adapter = std::ranges::find(model.adapters, name->get<std::string>());
+  if (adapter != model.adapters.end()) return adapter - model.adapters.begin();
   fields.refuse(
       {.status = 404,
-       .message = fmt::format("the model {} does not exist; this server has '{}'", shown(*name), model.name),
+       .message = fmt::format(
+           "the model {} does not exist; this server has '{}'{}", shown(*name), model.name,
+           model.adapters.empty() ? "" : fmt::format(" and its adapters {}", fmt::join(model.adapters, ", "))),
        .param = "model",
        .code = "model_not_found"});
+  return -1;
 }
 
 void add_choices(CompletionRequest request, CompletionCall& call) {

@@ -43,7 +43,8 @@ bool is_list_of_texts(const nlohmann::json& value);
 CompletionRequest read_sampling(Fields& fields);
 // n, stream, stream_options.
 void read_delivery(Fields& fields, CompletionCall& call);
-void check_model(Fields& fields, const ServedName& model);
+// Whether this server has it; the index of the adapter that it names, or -1.
+int64_t check_model(Fields& fields, const ServedName& model);
 
 // One choice after the other of one prompt; each draws its own numbers.
 void add_choices(CompletionRequest request, CompletionCall& call);

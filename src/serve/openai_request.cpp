@@ -97,8 +97,10 @@ CallResult read_call(const json& body, std::string_view text, const data::Tokeni
                      const ServedName& model) {
   Fields fields(body);
   CompletionCall call;
-  check_model(fields, model);
+  const int64_t adapter = check_model(fields, model);
+  call.model = model.name_of(adapter);
   CompletionRequest request = read_sampling(fields);
+  request.adapter = adapter;
   auto max_tokens = fields.integer("max_tokens", 0, INT32_MAX);
   bool echo = fields.boolean("echo", false);
   request.logprobs = fields.integer("logprobs", 0, kMaxLogprobs);

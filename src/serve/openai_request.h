@@ -40,6 +40,7 @@ struct CalledTools {
 };
 
 struct CompletionCall {
+  std::string model;                        // as the client named it, which may be an adapter
   std::vector<CompletionRequest> requests;  // candidates() for each prompt, prompts in order
   int64_t num_prompts = 1, n = 1;
   std::optional<int64_t> best_of;  // so many are made, the n likeliest answered
@@ -53,6 +54,7 @@ struct CompletionCall {
 
 struct ServedName {
   std::string name;                                   // what clients call the model
+  std::vector<std::string> adapters = {};             // other names, each with its adapter
   int64_t max_length = 0;                             // tokens of one prompt and its answer
   std::vector<int64_t> end_tokens = {};               // that end every answer
   std::shared_ptr<const Vocabulary> vocabulary = {};  // for answers of a given form
@@ -64,6 +66,10 @@ struct ServedName {
   std::string no_tools = {};                               // why, when it has none
   std::shared_ptr<const Vocabulary> tool_vocabulary = {};  // with the marks of calls
 
+  // An adapter's, or the model's for -1.
+  const std::string& name_of(int64_t adapter) const {
+    return adapter < 0 ? name : adapters[static_cast<size_t>(adapter)];
+  }
   // Takes a model's chat template, and what it says about calls of functions.
   void set_chat(chat::ModelChat model_chat, const data::TokenizerPtr& tokenizer);
 };

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/progress.h"
-#include "serve/gguf_model.h"
 
 namespace tessera::serve {
 
@@ -46,10 +45,10 @@ Status check(const ServeOptions& options) {
 }
 
 Result<int64_t> choose_kv_tokens(const ServeOptions& options) {
-  TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, load_served_spec(options.model));
+  TESSERA_ASSIGN_OR_RETURN(ServedSpec spec, load_served_spec(options.model));
   TESSERA_ASSIGN_OR_RETURN(auto load, load_options_of(options));
   TESSERA_ASSIGN_OR_RETURN(auto type, kv_type_of(load));
-  const kernels::KvShape shape{.type = type, .heads = spec.kv_heads, .head_dim = spec.head_dim};
+  const kernels::KvShape shape = spec.kv_shape(type, options.block_tokens, 1);
   int64_t bytes_per_token = spec.layers * shape.block_bytes() / shape.block_tokens;
   int64_t affordable = std::max<int64_t>(free_memory_bytes() / 4 / bytes_per_token, options.block_tokens);
   return std::min(options.max_running * spec.max_positions, affordable);

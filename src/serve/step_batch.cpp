@@ -9,15 +9,15 @@ namespace {
 
 using batching::KvMove;
 
-// Before each batch: tokens, length of the block table, max_blocks, wanted, moves.
-constexpr size_t kHeader = 5;
+// Before each batch: tokens, length of the block table, max_blocks, wanted, moves, adapters.
+constexpr size_t kHeader = 6;
 constexpr int64_t kMoveNumbers = 4;
 
 void pack(const StepBatch& batch, std::vector<int64_t>& flat) {
   flat.insert(flat.end(), {batch.num_tokens(), std::ssize(batch.block_table), batch.max_blocks,
-                           std::ssize(batch.wanted), std::ssize(batch.moves)});
-  for (const auto* part :
-       {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot, &batch.block_table, &batch.wanted})
+                           std::ssize(batch.wanted), std::ssize(batch.moves), std::ssize(batch.adapter)});
+  for (const auto* part : {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot, &batch.block_table,
+                           &batch.wanted, &batch.adapter})
     flat.insert(flat.end(), part->begin(), part->end());
   for (const KvMove& move : batch.moves)
     flat.insert(flat.end(), {move.from_tier, move.to_tier, move.from, move.to});
@@ -27,7 +27,7 @@ StepBatch unpack(std::vector<int64_t>::const_iterator& next) {
   std::array<int64_t, kHeader> header{};
   std::copy_n(next, kHeader, header.begin());
   next += kHeader;
-  auto [tokens, table, max_blocks, wanted, moves] = header;
+  auto [tokens, table, max_blocks, wanted, moves, adapters] = header;
   StepBatch batch{.max_blocks = max_blocks};
   auto take = [&next](std::vector<int64_t>& part, int64_t count) {
     part.assign(next, next + count);
@@ -36,6 +36,7 @@ StepBatch unpack(std::vector<int64_t>::const_iterator& next) {
   for (auto* part : {&batch.tokens, &batch.positions, &batch.sequence, &batch.slot}) take(*part, tokens);
   take(batch.block_table, table);
   take(batch.wanted, wanted);
+  take(batch.adapter, adapters);
   for (int64_t i = 0; i < moves; ++i, next += kMoveNumbers)
     batch.moves.push_back({.from_tier = next[0],
                            .to_tier = next[1],

@@ -17,6 +17,7 @@ struct StepBatch {
   std::vector<int64_t> tokens, positions, sequence, slot;  // [T]; sequence: row of block_table
   std::vector<int64_t> block_table;                        // [S, max_blocks], rows filled up with 0
   int64_t max_blocks = 0;
+  std::vector<int64_t> adapter;         // [S], index of the sequence's adapter or -1; empty: none has one
   std::vector<int64_t> wanted;          // tokens t whose logits are asked for, ascending
   std::vector<batching::KvMove> moves;  // of blocks between tiers, in order, before the tokens run
 

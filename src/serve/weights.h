@@ -32,4 +32,9 @@ Result<std::unique_ptr<Weights>> open_float_weights(const std::filesystem::path&
 Result<std::unique_ptr<Weights>> open_packed_weights(const std::filesystem::path& directory,
                                                      const ModelSpec& spec, const LoadOptions& options);
 
+struct FourBitFormat;
+Result<std::unique_ptr<Weights>> open_four_bit_weights(const std::filesystem::path& directory,
+                                                       const FourBitFormat& format, const ModelSpec& spec,
+                                                       const LoadOptions& options);
+
 }  // namespace tessera::serve

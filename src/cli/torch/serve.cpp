@@ -23,7 +23,10 @@ struct ServeCommand {
   FrontFlags front;
   PrefillFlags prefill;
   std::string name, chat_template;
+  std::vector<std::string> adapters;  // NAME=DIR
   int64_t max_length = 0, max_guesses = 0;
+  // A draft model guesses though nobody said how far.
+  int64_t guesses() const { return max_guesses == 0 && !serve.draft.empty() ? 4 : max_guesses; }
   double worker_silence_s = 0.8, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
   bool quiet = false;
 };
@@ -73,13 +76,32 @@ Status run_follower(const ServeCommand& flags, const RankPlace& place) {
   }
 }
 
+// NAME=DIR each.
+Status add_adapters(const ServeCommand& flags, serve::ServedModel& model) {
+  if (!flags.adapters.empty() && flags.prefill.workers > 0)
+    return invalid("--adapter beside --prefill-workers: adapters are served on one process");
+  for (const std::string& adapter : flags.adapters) {
+    const size_t end = adapter.find('=');
+    if (end == std::string::npos || end == 0 || end + 1 == adapter.size())
+      return invalid("--adapter '{}': expected NAME=DIRECTORY", adapter);
+    const std::string name = adapter.substr(0, end);
+    for (const auto& other : model.adapters())
+      if (other.name == name) return invalid("--adapter '{}': the name '{}' is given twice", adapter, name);
+    if (name == model_name(flags))
+      return invalid("--adapter '{}': '{}' is the model's own name", adapter, name);
+    TESSERA_RETURN_IF_ERROR(model.add_adapter(name, adapter.substr(end + 1)));
+  }
+  return {};
+}
+
 // A template that cannot be run takes away chat only; completions are served all the same.
 serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPtr& tokenizer,
-                              const serve::Engine& engine) {
+                              const serve::ServedModel& model, const serve::Engine& engine) {
   serve::ServedName out{.name = model_name(flags),
                         .max_length = engine.max_length(),
                         .end_tokens = engine.end_tokens(),
                         .vocabulary = std::make_shared<const serve::Vocabulary>(tokenizer)};
+  for (const auto& adapter : model.adapters()) out.adapters.push_back(adapter.name);
   auto chat = chat::load_model_chat(flags.serve.model, flags.chat_template);
   if (!chat) {
     out.no_chat = chat.error().message;
@@ -100,17 +122,19 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
                       PrefillProcesses& prefill, HttpServer& server) {
   TESSERA_ASSIGN_OR_RETURN(auto tokenizer, serve::load_served_tokenizer(options.model, options.tokenizer));
   TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, true));
+  TESSERA_RETURN_IF_ERROR(add_adapters(flags, model));
   TESSERA_RETURN_IF_ERROR(team.meet());
   TESSERA_ASSIGN_OR_RETURN(auto prefill_pool, prefill.meet());
   std::optional<Error> failure;
   serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
                                       .kv_folder = options.kv_disk_folder,
                                       .max_length = flags.max_length,
-                                      .max_guesses = flags.max_guesses,
+                                      .max_guesses = flags.guesses(),
                                       .ttft_objective_s = flags.ttft_objective_s,
                                       .queue_timeout_s = flags.queue_timeout_s,
                                       .timeout_s = flags.timeout_s,
                                       .prefill = prefill_pool.get()};
+  TESSERA_ASSIGN_OR_RETURN(engine_options.draft, flags.serve.load_draft(options, model.spec()));
   if (!flags.quiet) engine_options.on_finished = print_request;
   engine_options.on_failure = [&](const Error& error) {
     server.post([&failure, &server, error] {
@@ -119,7 +143,7 @@ Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& opti
     });
   };
   TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, team, tokenizer, engine_options));
-  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, *engine));
+  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, model, *engine));
   print_line(fmt::format("serving {} on {} (layout {}, {}, context {} tokens, KV cache {} tokens)",
                          model_name(flags), flags.front.url(server), to_string(options.layout), options.dtype,
                          engine->max_length(), engine_options.scheduling.capacity_tokens()));
@@ -202,6 +226,15 @@ void add_serve(CLI::App& app) {
                    "Guess up to so many tokens ahead from repetitions in the text; answers stay the same")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
+  command
+      ->add_option(
+          "--adapter", flags->adapters,
+          "NAME=DIR of a LoRA adapter in PEFT's form, which requests name as their model; may be given "
+          "several times")
+      ->allow_extra_args(false);
+  command->add_option("--draft", flags->serve.draft,
+                      "Smaller model of the same vocabulary that guesses instead, 4 tokens unless --guess says "
+                      "otherwise; answers stay the same");
   command
       ->add_option("--worker-silence", flags->worker_silence_s,
                    "Seconds without a sign of life after which a worker process is replaced")

@@ -45,6 +45,20 @@ Result<serve::ServeOptions> ServeFlags::options() const {
   return options;
 }
 
+Result<std::shared_ptr<serve::DraftModel>> ServeFlags::load_draft(const serve::ServeOptions& options,
+                                                                  const serve::ServedSpec& served) const {
+  if (draft.empty()) return std::shared_ptr<serve::DraftModel>();
+  serve::ServeOptions own = options;
+  own.model = draft;
+  own.layout = Layout();
+  TESSERA_ASSIGN_OR_RETURN(auto loaded, serve::load_model(own, 0, true));
+  auto made =
+      serve::DraftModel::make(std::move(loaded), served,
+                              {.kv_tokens = options.kv_tokens, .max_batch_tokens = options.max_batch_tokens});
+  if (!made) return made.error().within("--draft " + draft);
+  return std::shared_ptr<serve::DraftModel>(std::move(*made));
+}
+
 void ServeFlags::apply_threads(int64_t ranks) const {
   int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
   int64_t chosen = threads > 0 ? threads : std::max<int64_t>(1, cores / ranks);

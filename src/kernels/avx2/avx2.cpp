@@ -12,6 +12,7 @@ namespace {
 // clang-format off
 #include "kernels/body/products.h"
 #include "kernels/body/rows.h"
+#include "kernels/body/served.h"
 #include "kernels/body/attention.h"
 #include "kernels/body/paged.h"
 #include "kernels/body/table.h"

@@ -86,7 +86,8 @@ template <class To>
 inline void weigh_paged_row(const PagedStep& s, int64_t r, To* weights) {
   float* scores = s.scores + r * kKeyBlock;
   const int64_t width = whole_panels(s.keys);
-  const Visible seen{0, clamp_to(s.end[r] - s.first_key, 0, s.keys)};
+  const Visible seen{clamp_to(s.begin[r] - s.first_key, 0, s.keys),
+                     clamp_to(s.end[r] - s.first_key, 0, s.keys)};
   if (seen.none()) {
     for (int64_t i = 0; i < width; i += 16) store(weights + i, zero());
     return;

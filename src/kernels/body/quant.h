@@ -18,8 +18,11 @@ struct Int4 {
 struct Int4Offset {
   static constexpr int64_t group_bytes = 256;
   static constexpr int few_rows = 2;
-  static constexpr bool offsets = true;
+  static constexpr bool offsets = true, in_scales = false;
   static Integers start(int32_t) { return splat_integer(0); }
+};
+struct Int4Zero : Int4Offset {
+  static constexpr bool in_scales = true;  // an offset is a whole number of scales: their product is exact
 };
 
 // The exact sums of one group for R rows.
@@ -55,7 +58,14 @@ struct Factors {
       : scales(reinterpret_cast<const uint16_t*>(t.weight + t.groups * Kind::group_bytes)),
         offsets(scales + t.groups * 16) {}
   Floats scale(int64_t g) const { return load_halves(scales + g * 16); }
-  Floats offset(int64_t g) const { return Kind::offsets ? load_halves(offsets + g * 16) : splat(0.0f); }
+  Floats offset(int64_t g) const {
+    if constexpr (!Kind::offsets)
+      return splat(0.0f);
+    else if constexpr (Kind::in_scales)
+      return load_halves(offsets + g * 16) * scale(g);
+    else
+      return load_halves(offsets + g * 16);
+  }
   const uint16_t *scales, *offsets;
 };
 
@@ -169,5 +179,6 @@ const QuantTable quant_table_of_isa = {
     .tile_int8 = quant_tile<Int8>,
     .tile_int4 = quant_tile<Int4>,
     .tile_int4_offset = quant_tile<Int4Offset>,
+    .tile_int4_zero = quant_tile<Int4Zero>,
     .quantize_row = quantize_row,
 };
