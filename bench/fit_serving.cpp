@@ -1,8 +1,9 @@
 // Fits the constants of src/plan/data/serving/engines.toml on the calibration part of published serving rows,
 // then the intervals, and writes both. The test part is never looked at, except to print its error at the end.
 //
-//   fit_serving OUT_FOLDER CASES.csv...       start values are those that are compiled in
-//
+//   fit_serving OUT_FOLDER CASES.csv...                start values are those that are compiled in
+//   fit_serving --intervals OUT_FOLDER CASES.csv...    only the intervals, of the constants that are compiled
+//   in
 //
 // Method: coordinate search on the logarithm of each constant (steps x1.3, halved down to 2 %, and jumps of x4
 // out of flat places), objective the mean of |log(predicted / published)|, beyond 1 with a tenth of the slope
@@ -138,6 +139,14 @@ class Fit {
   std::vector<Sample> samples_;
 };
 
+// By documentation, models or recipes (recipes.h): never fitted.
+bool is_stated(const std::string& name) {
+  for (const char* stated : {"max_running", "memory_share", "dp_balance_steps", "poll_steps",
+                             "batch_wait_steps", "batch_wait_share"})
+    if (name == stated) return true;
+  return false;
+}
+
 std::vector<Knob> knobs_for(const EngineCatalogue& engines, const std::vector<Sample>& samples) {
   std::vector<Knob> knobs;
   for (size_t entry = 0; entry < engines.entries().size(); ++entry) {
@@ -152,8 +161,7 @@ std::vector<Knob> knobs_for(const EngineCatalogue& engines, const std::vector<Sa
                 .rate = ""};
       const auto& fixed = engines.entries()[entry].fixed;
       if (std::find(fixed.begin(), fixed.end(), knob.name) != fixed.end()) continue;
-      if (knob.name == "max_running" || knob.name == "memory_share" || knob.name == "draft_acceptance")
-        continue;
+      if (is_stated(knob.name)) continue;
       if (knob.name == "draft_tokens" ? whole : !(whole || field.of_version)) continue;
       if (knob.name == "kv_bytes") knob.choices = {1, 2};
       if (knob.name == "draft_tokens") knob.choices = {0, 1, 2, 3};
@@ -168,7 +176,8 @@ std::vector<Knob> knobs_for(const EngineCatalogue& engines, const std::vector<Sa
       if (own.name != engines.entries()[entry].name || (is_whole(own) && sample.entry != entry)) continue;
       Result<Deployment> d = deployment_of(sample.input, sample.input.layout, *sample.model, engines);
       if (!d) continue;
-      for (std::string kind : {std::string("memory"), std::string(d->device.rate_name(d->formats.experts))}) {
+      for (std::string kind : {std::string("memory"), std::string("attention"),
+                               std::string(d->device.rate_name(d->formats.experts))}) {
         const std::string& generation = d->device.generation;
         std::string key = generation.substr(0, generation.find('-')) + "." + kind;
         if (std::find(rates.begin(), rates.end(), key) == rates.end()) rates.push_back(key);
@@ -189,11 +198,21 @@ std::vector<Knob> knobs_for(const EngineCatalogue& engines, const std::vector<Sa
 // Errors of rows that were not fitted over errors of those that were: on halves of the calibration part,
 // medians of 22.8 over 16.7 % (TTFT) and of 8.4 over 6.2 % (TPOT).
 constexpr double kWidening = 1.4;
+constexpr size_t kFewRows = 30;
+
+// The middle nine tenths.
+Interval middle_of(std::vector<double>& list) {
+  std::sort(list.begin(), list.end());
+  auto at = [&](double share) {
+    return list[static_cast<size_t>(share * static_cast<double>(list.size() - 1) + 0.5)];
+  };
+  return {.low = at(0.05), .high = at(0.95)};
+}
 
 // Percentiles of the calibration part, widened on the logarithm.
 Intervals fit_intervals(const std::vector<ServingCase>& cases, const ModelLoader& models,
                         const EngineCatalogue& engines) {
-  std::map<std::string, std::vector<double>> ratios;
+  std::map<std::string, std::vector<double>> ratios, of_metric;
   for (const ServingCase& c : cases) {
     if (!c.refused.empty() || !c.calibration) continue;
     Result<Blueprint> model = models(c.model);
@@ -201,7 +220,9 @@ Intervals fit_intervals(const std::vector<ServingCase>& cases, const ModelLoader
     Result<Estimate> e = predict(c, *model, engines);
     if (!e) continue;
     auto add = [&](const char* metric, double predicted, double published) {
-      if (published > 0) ratios[interval_key(c, *e, metric)].push_back(published / predicted);
+      if (published <= 0) return;
+      ratios[interval_key(c, *e, metric)].push_back(published / predicted);
+      of_metric[metric].push_back(published / predicted);
     };
     add("ttft_ms", 1000 * e->ttft_s, c.published.ttft_ms);
     add("tpot_ms", 1000 * e->tpot_s, c.published.tpot_ms);
@@ -209,12 +230,13 @@ Intervals fit_intervals(const std::vector<ServingCase>& cases, const ModelLoader
   }
   Intervals intervals;
   for (auto& [key, list] : ratios) {
-    std::sort(list.begin(), list.end());
-    auto at = [&, &sorted = list](double share) {
-      return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1) + 0.5)];
-    };
+    Interval own = middle_of(list), all = middle_of(of_metric[key.substr(key.find_last_of('.') + 1)]);
     // The constants were fitted on the same rows: other rows lie further out.
-    intervals.table[key] = {.low = std::pow(at(0.05), kWidening), .high = std::pow(at(0.95), kWidening)};
+    Interval wide{.low = std::pow(own.low, kWidening), .high = std::pow(own.high, kWidening)};
+    // Few rows do not tell how far others lie out: as far as those of all kinds of load, at least.
+    if (list.size() < kFewRows)
+      wide = {.low = std::min(own.low, all.low), .high = std::max(own.high, all.high)};
+    intervals.table[key] = wide;
   }
   return intervals;
 }
@@ -258,14 +280,14 @@ struct Samples {
   }
 };
 
-Status run(int argc, char** argv) {
+Status run(int argc, char** argv, bool search) {
   TESSERA_ASSIGN_OR_RETURN(std::vector<ServingCase> cases, load_cases(argc - 2, argv + 2));
   const EngineCatalogue& start = EngineCatalogue::built_in();
   Samples pool;
   std::vector<Sample> samples = pool.of(cases);
   std::printf("%zu calibration rows of %zu\n", samples.size(), cases.size());
   Fit fit(start, samples);
-  fit.run(knobs_for(start, samples), 40);
+  if (search) fit.run(knobs_for(start, samples), 40);
   Intervals intervals = fit_intervals(cases, pool.models, fit.engines());
   for (const ErrorSummary& s : validate(cases, pool.models, fit.engines(), intervals).summary)
     std::printf(
@@ -275,7 +297,8 @@ Status run(int argc, char** argv) {
   std::string folder = argv[1];
   std::string source =
       "source = \"fitted by bench/fit_serving on the calibration part of published serving rows\"\n";
-  TESSERA_RETURN_IF_ERROR(write_file_atomically(folder + "/engines.toml", source + fit.engines().to_toml()));
+  if (search)
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(folder + "/engines.toml", source + fit.engines().to_toml()));
   return write_file_atomically(
       folder + "/intervals.toml",
       "# published / predicted, 5th and 95th percentile over the calibration part\n" + intervals.to_toml());
@@ -285,11 +308,13 @@ Status run(int argc, char** argv) {
 }  // namespace tessera::plan::serving
 
 int main(int argc, char** argv) {
+  bool search = argc < 2 || std::string(argv[1]) != "--intervals";
+  if (!search) --argc, ++argv;
   if (argc < 3) {
-    std::fprintf(stderr, "usage: fit_serving OUT_FOLDER CASES.csv...\n");
+    std::fprintf(stderr, "usage: fit_serving [--intervals] OUT_FOLDER CASES.csv...\n");
     return 2;
   }
-  tessera::Status status = tessera::plan::serving::run(argc, argv);
+  tessera::Status status = tessera::plan::serving::run(argc, argv, search);
   if (!status) std::fprintf(stderr, "error: %s\n", status.error().message.c_str());
   return status ? 0 : 1;
 }

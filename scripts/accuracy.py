@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the training tables of docs/accuracy.md.
+"""Writes the tables of docs/accuracy.md, training and serving.
 
-    scripts/accuracy.py --tessera build/plan-only/tessera
+    scripts/accuracy.py --tessera build/plan-only/tessera [--silicon serving_silicon.csv]
 
-Runs `tessera plan validate --training data/published/training_cases.csv` and puts its summary between the
-markers of the page; what is left out in turn comes from data/published/leave_one_source_out.json,
-leave_one_device_out.json and leave_one_model_out.json, which scripts/fit_training.py writes.
+Runs `tessera plan validate` on data/published/training_cases.csv, serving_cases.csv and, where it lies (it is no part
+of the repository), serving_silicon.csv, and puts the summaries between the markers of the page; what is left out in
+turn comes from data/published/leave_one_source_out.json, leave_one_device_out.json and leave_one_model_out.json, which
+scripts/fit_training.py writes.
 """
 import argparse
 import json
@@ -16,7 +17,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGE = os.path.join(ROOT, "docs/accuracy.md")
-BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
+SILICON = os.path.join(ROOT, "../shared/published/serving_silicon.csv")
 HEADER = ("| {} | rows | refused | mean % | median % | p90 % | max % | bias % | in 90 % interval |\n"
           "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 
@@ -107,35 +108,75 @@ def left_out():
     return text
 
 
-def validate(tessera, cases):
+METRICS = {"tpot_ms": "TPOT", "ttft_ms": "TTFT", "saturated tok_s_gpu": "saturated tokens/s per GPU", "tok_s_gpu": "tokens/s per GPU"}
+SERVING_HEADER = ("| rows | metric | rows | refused | mean % | median % | p90 % | max % | bias % | in 90 % interval |\n"
+                  "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+
+
+def serving_table(summary, wanted):
+    """`wanted`: takes a group's name and gives how it is called in the table, or None."""
+    text = SERVING_HEADER
+    for one in summary:
+        name = wanted(one["group"])
+        if name and one["rows"]:
+            text += (f"| {name} | {METRICS[one['metric']]} | {one['rows']} | {one['refused']} | {one['mean_abs_pct']:.1f} | "
+                     f"{one['median_abs_pct']:.1f} | {one['p90_abs_pct']:.1f} | {one['max_abs_pct']:.0f} | {one['bias_pct']:+.1f} | "
+                     f"{one['coverage_pct']:.0f} % |\n")
+    return text
+
+
+def serving(tessera, title, cases):
+    summary = validate(tessera, cases, "--serving")["summary"]
+    whole = {"all", "calibration part", "test part", "aggregated", "disaggregated"}
+    parts = lambda group: group if group in whole or group.startswith("offered") else None
+    by = lambda prefix: lambda group: group[len(prefix):] if group.startswith(prefix) else None
+    return "\n".join([f"### {title}\n", serving_table(summary, parts), "By engine:\n", serving_table(summary, by("engine ")),
+                      "By device:\n", serving_table(summary, by("gpu "))])
+
+
+def validate(tessera, cases, kind="--training"):
     with tempfile.TemporaryDirectory() as scratch:
         out = os.path.join(scratch, "out.json")
-        subprocess.run([tessera, "plan", "validate", "--training", cases, "--summary", "--json", out], check=True,
+        subprocess.run([tessera, "plan", "validate", kind, cases, "--summary", "--json", out], check=True,
                        stdout=subprocess.DEVNULL)
         with open(out) as file:
             return json.load(file)
+
+
+def training(tessera, cases):
+    result = validate(tessera, cases)
+    failed = validate(tessera, os.path.join(ROOT, "data/published/out_of_memory.csv"))
+    summary = [one for one in result["summary"] if one["metric"] == "step_time_s"]
+    return "\n".join(["### Over all\n", overall(summary), "### By device\n", table(summary, "device", "gpu "),
+                      "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
+                      worst(result["rows"]), "### Does it fit?\n",
+                      verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out(),
+                      "### Leave one device out\n", devices_left_out(),
+                      "### Leave one model out\n", models_left_out()])
+
+
+def put(section, text):
+    """Between the section's markers."""
+    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+    with open(PAGE) as file:
+        before, rest = file.read().split(begin)
+    with open(PAGE, "w") as file:
+        file.write(f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tessera", required=True)
     parser.add_argument("--cases", default=os.path.join(ROOT, "data/published/training_cases.csv"))
+    parser.add_argument("--silicon", default=SILICON)
     args = parser.parse_args()
-    result = validate(args.tessera, args.cases)
-    failed = validate(args.tessera, os.path.join(ROOT, "data/published/out_of_memory.csv"))
-    summary = [one for one in result["summary"] if one["metric"] == "step_time_s"]
-    text = "\n".join(["### Over all\n", overall(summary), "### By device\n", table(summary, "device", "gpu "),
-                      "### By source\n", table(summary, "source", "source "), "### Largest errors\n",
-                      worst(result["rows"]), "### Does it fit?\n",
-                      verdicts(result["verdicts"], failed["verdicts"]), "### Leave one source out\n", left_out(),
-                      "### Leave one device out\n", devices_left_out(),
-                      "### Leave one model out\n", models_left_out()])
-    with open(PAGE) as file:
-        page = file.read()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    with open(PAGE, "w") as file:
-        file.write(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+    put("training", training(args.tessera, args.cases))
+    put("serving cases", serving(args.tessera, "Published operating points (`data/published/serving_cases.csv`)",
+                                 os.path.join(ROOT, "data/published/serving_cases.csv")))
+    if os.path.exists(args.silicon):
+        put("serving silicon", serving(args.tessera, "Measured TTFT and TPOT (`serving_silicon.csv`)", args.silicon))
+    else:
+        print(f"{args.silicon} is not there: its tables are left as they are")
 
 
 if __name__ == "__main__":

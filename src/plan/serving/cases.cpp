@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/text.h"
+#include "plan/serving/recipes.h"
 
 namespace tessera::plan::serving {
 
@@ -29,8 +30,12 @@ bool in_calibration_part(const std::string& setup) {
 }
 
 Result<std::vector<ServingCase>> read_cases(const CsvTable& table) {
-  if (table.has("silicon_ttft_ms") && table.has("backend")) return read_silicon_cases(table);
-  if (table.has("metric_kind") && table.has("engine_version")) return read_published_cases(table);
+  auto launched = [](std::vector<ServingCase> cases) {
+    for (ServingCase& c : cases) apply_recipes(c, built_in_recipes());
+    return cases;
+  };
+  if (table.has("silicon_ttft_ms") && table.has("backend")) return launched(read_silicon_cases(table));
+  if (table.has("metric_kind") && table.has("engine_version")) return launched(read_published_cases(table));
   return invalid(
       "{} has the columns of no known form of serving results: neither backend and silicon_ttft_ms, nor "
       "engine_version and metric_kind; training results go to --training",

@@ -24,8 +24,13 @@ struct ServingCase {
   std::string id, source;
   std::string setup;  // what stays equal along a curve of loads: rows of one setup are split together
   std::string model, device, engine, version;
-  std::string products, experts;  // weight formats; "": as the model is published
-  double kv_bytes = 0;            // 0: the engine's
+  std::string label;         // the model's name in the table
+  bool all_at_once = false;  // every request is sent at the start and none follows
+  bool inferencex = false;   // of that benchmark, whose launch scripts are public
+  double nominal_input_tokens = 0, nominal_output_tokens = 0;  // before lengths are drawn
+  std::map<std::string, double> constants;  // of the engine, as the run was launched (recipes.h)
+  std::string products, experts;            // weight formats; "": as the model is published
+  double kv_bytes = 0;                      // 0: the engine's
   bool disaggregated = false;
   WorkerLayout layout;  // aggregated, or the prefill workers
   WorkerLayout decode_layout;

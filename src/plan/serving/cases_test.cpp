@@ -28,6 +28,9 @@ TEST(SiliconCases, LabelsThatAreProductsAreTakenApart) {
   EXPECT_EQ(silicon(row + "1,1,64,8,8,,,1,1,4").layout, (WorkerLayout{.dp = 8, .moe_tp = 1, .moe_ep = 8}));
   EXPECT_EQ(silicon(row + "4,1,4,1,16,,,1,1,4").layout, (WorkerLayout{.dp = 4, .moe_tp = 1, .moe_ep = 4}));
   EXPECT_EQ(silicon(row + "8,1,1,8,1,,,1,1,4").layout, (WorkerLayout{.tp = 8, .moe_tp = 8}));
+  // vLLM's --enable-expert-parallel has no attention-DP.
+  std::string vllm = "x,vllm,0.17.0,moonshotai/Kimi-K2.5,b200_sxm,fp4,agg,1024,1024,nvfp4,nvfp4,4,";
+  EXPECT_EQ(silicon(vllm + "4,1,4,1,16,,,1,1,4").layout, (WorkerLayout{.tp = 4, .moe_tp = 1, .moe_ep = 4}));
 }
 
 TEST(SiliconCases, RowsWithoutWorkersOrWithTotalsAreRefusedWithTheReason) {

@@ -97,6 +97,30 @@ double prompts_together(const Lane& lane, double running, double per_step) {
   return std::clamp(per_step, std::min(most, std::max(1.0, clump)), most);
 }
 
+// A wait that the first prompt starts, that ends `steps` later and that takes in who comes meanwhile: mean of
+// all who wait, `rate` coming per step.
+double joint_wait(double steps, double rate) {
+  double others = rate * steps;
+  return steps * (1 + others / 2) / (1 + others);
+}
+
+// Steps that a prompt is held back on purpose while others decode; `per_step`: prompts of a lane that come in
+// one.
+double held_back_steps(const Lane& lane, double running, double per_step) {
+  const Engine& engine = lane.d.engine;
+  double lanes = real(lane.d.layout.dp), wait = engine.poll_steps / 2;
+  if (engine.batch_wait_steps > 0) {
+    double wanted = std::max(1.0, (engine.batch_wait_share * engine.budget_tokens - running) / lane.prompt) - 1;
+    wait += joint_wait(std::min(engine.batch_wait_steps, wanted / per_step), per_step);
+  }
+  if (lanes > 1 && engine.dp_balance_steps > 0) {
+    // Until each of the ranks has had one, at random: the harmonic sum of their number.
+    double all = (std::log(lanes) + 0.577) / per_step;
+    wait += joint_wait(std::min(engine.dp_balance_steps, all), per_step * lanes);
+  }
+  return wait;
+}
+
 // Between the arrival of a prompt and its first step: the end of running steps, and prompts that came before it
 // when more come than a step's budget takes (M/D/1).
 double admission_seconds(const Lane& lane, double running, double step, double per_step, double service) {
@@ -107,7 +131,13 @@ double admission_seconds(const Lane& lane, double running, double step, double p
   double wait =
       std::min(1.0, steps) + std::max(0.0, steps - 1) * std::min(1.0, running * real(lane.d.layout.dp) / 16);
   double full = std::min(0.95, per_step * lane.prompt / engine.budget_tokens);
-  return wait * step + full / (2 * (1 - full)) * service;
+  return (wait + held_back_steps(lane, running, per_step)) * step + full / (2 * (1 - full)) * service;
+}
+
+// Prompts that come while one waits start with it.
+double gathered_prompts(const Lane& lane, double per_step) {
+  const Engine& engine = lane.d.engine;
+  return per_step * std::max({1.0, engine.poll_steps, engine.batch_wait_steps});
 }
 
 Cycle steady_cycle(const Lane& lane, double running) {
@@ -133,7 +163,7 @@ Cycle steady_cycle(const Lane& lane, double running) {
     double burst = std::max(0.0, running - 1) / 2 * alone / waves;
     cycle.ttft = lane.d.engine.prompt_s + prompt.seconds + wait * (1 - 1 / waves) + burst;
     decoding = std::max(0.0, running * cycle.decoding / cycle.period());
-    together = prompts_together(lane, running, per_step);
+    together = prompts_together(lane, running, gathered_prompts(lane, per_step));
   }
   cycle.tpot = lane.traffic.output_tokens > 1 ? cycle.decoding / (lane.traffic.output_tokens - 1) : 0;
   return cycle;

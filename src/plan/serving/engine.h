@@ -25,13 +25,14 @@ struct Engine {
   std::string version;  // as given; constants are those of the nearest entry
 
   // Kernels, shares of what the accelerator reaches with large shapes.
-  double compute = 0.9;  // products
-  double memory = 1.0;   // reading weights
-  double expert_compute = 0.5;
-  double expert_memory = 0.7;  // on top of `memory`
-  double attention = 0.8;      // prefill attention
-  double cache_memory = 0.7;   // reading keys and values
-  double activations = 12;     // times that the hidden row of a token is read or written in a layer
+  double compute = 0.9;         // products
+  double memory = 1.0;          // reading weights
+  double expert_compute = 0.5;  // products of experts that meet few rows each,
+  double expert_rows = 512;     // half way to `compute` at so many
+  double expert_memory = 0.7;   // on top of `memory`
+  double attention = 0.8;       // prefill attention
+  double cache_memory = 0.7;    // reading keys and values
+  double activations = 12;      // times that the hidden row of a token is read or written in a layer
   // Time that is there for any batch.
   double layer_s = 4e-6;          // of one layer: kernels' starts and drains
   double expert_layer_s = 1e-5;   // more for a layer with experts
@@ -39,8 +40,12 @@ struct Engine {
   double sequence_s = 5e-6;       // and per sequence of the step
   double prompt_s = 0.02;         // before the first token: HTTP, tokenising, queueing of the client
   double admission_steps = 1;     // steps that a prompt waits for before it is scheduled
-  double dp_admission_steps = 1;  // the same with attention-DP, whose ranks wait for each other's prompts
+  double dp_admission_steps = 1;  // the same with attention-DP
+  double dp_balance_steps = 0;    // with attention-DP a prompt waits so long at most for prompts of other ranks
   double clump = 2;               // prompts that stay together when all requests have equal lengths
+  double poll_steps = 0;          // between two looks for new requests (SGLang's scheduler-recv-interval)
+  double batch_wait_steps = 0;    // a prompt waits so long at most for others to share its step,
+  double batch_wait_share = 1;    // or until they fill this share of the budget (TensorRT-LLM's batch_wait_*)
   // Collectives.
   double reduce_s = 8e-6;    // latency of an all-reduce inside a domain
   double exchange_s = 2e-5;  // latency of an all-to-all inside a domain

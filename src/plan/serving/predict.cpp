@@ -6,6 +6,7 @@
 
 #include "core/toml.h"
 #include "plan/embedded.h"
+#include "plan/serving/offered_load.h"
 
 namespace tessera::plan::serving {
 namespace {
@@ -37,6 +38,9 @@ Result<Deployment> deployment_of(const ServingCase& c, const WorkerLayout& layou
   d.speculation = c.speculation;
   TESSERA_ASSIGN_OR_RETURN(d.device, accelerator(c.device));
   TESSERA_ASSIGN_OR_RETURN(d.engine, engines.find(c.engine, c.version));
+  for (const EngineField& field : engine_fields())
+    if (auto found = c.constants.find(field.name); found != c.constants.end())
+      d.engine.*field.member = found->second;
   TESSERA_ASSIGN_OR_RETURN(WeightFormat products, parse_weight_format(c.products));
   TESSERA_ASSIGN_OR_RETURN(WeightFormat experts, parse_weight_format(c.experts));
   bool drafts = d.speculation.depth == 0 && d.engine.draft_tokens >= 1 && !model.mtp.empty();
@@ -174,7 +178,9 @@ ValidationReport validate(const std::vector<ServingCase>& cases, const ModelLoad
                           const EngineCatalogue& engines, const Intervals& intervals) {
   ValidationReport report;
   Collector collector;
-  for (const ServingCase& c : cases) {
+  std::vector<bool> counts = offers_less_than_saturation(cases);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const ServingCase& c = cases[i];
     report.rows.push_back(predict_row(c, models, engines, intervals));
     const RowResult& row = report.rows.back();
     std::string mode = c.disaggregated ? "disaggregated" : "aggregated";
@@ -182,6 +188,9 @@ ValidationReport validate(const std::vector<ServingCase>& cases, const ModelLoad
          {std::string("all"), std::string(c.calibration ? "calibration part" : "test part"), mode,
           "engine " + c.source, "gpu " + device_of(c), "model " + c.model})
       collector.add(group, row);
+    if (counts[i] && row.refused.empty())
+      collector.add("offered below saturation", row),
+          collector.add(c.calibration ? "offered below, calibration" : "offered below, test", row);
     if (row.refused.empty() && !row.estimate.saturated && c.traffic.arrival != Arrival::flood)
       collector.add("below saturation", row),
           collector.add(c.calibration ? "below saturation, calibration" : "below saturation, test", row);
@@ -193,8 +202,9 @@ ValidationReport validate(const std::vector<ServingCase>& cases, const ModelLoad
   auto rank = [](const ErrorSummary& s) {
     return s.group == "all"                             ? 0
            : s.group.find(" part") != std::string::npos ? 1
-           : s.group.find("below") == 0                 ? 2
-                                                        : 3;
+           : s.group.find("offered") == 0               ? 2
+           : s.group.find("below") == 0                 ? 3
+                                                        : 4;
   };
   std::stable_sort(report.summary.begin(), report.summary.end(),
                    [&](const ErrorSummary& a, const ErrorSummary& b) { return rank(a) < rank(b); });

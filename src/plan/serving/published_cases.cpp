@@ -132,6 +132,8 @@ void closed_loop(const PublishedRow& row, ServingCase& c) {
   bool inferencex = row.text("source").find("silicon_sample") != std::string::npos;
   auto nominal = [](double length) { return length == 1024 || length == 8192; };
   bool drawn = inferencex && nominal(c.traffic.input_tokens) && nominal(c.traffic.output_tokens);
+  c.inferencex = drawn && c.model != "qwen3-32b";
+  c.nominal_input_tokens = c.traffic.input_tokens, c.nominal_output_tokens = c.traffic.output_tokens;
   double lengths = drawn && c.model != "qwen3-32b" ? 0.9 : 1;
   c.traffic.input_tokens = std::round(c.traffic.input_tokens * lengths);
   c.traffic.output_tokens = std::round(c.traffic.output_tokens * lengths);
@@ -154,6 +156,7 @@ void open_loop(const PublishedRow& row, ServingCase& c) {
   } else if (load.find("QPS inf") != std::string::npos && requests) {
     c.traffic.concurrency = *requests;  // all at once, none after
     c.traffic.requests_per_user = 1;
+    c.all_at_once = true;
   } else {
     c.refused = "the load names no rate of requests";
   }
@@ -212,7 +215,8 @@ ServingCase read_published_row(const CsvTable& table, const CsvRow& cells) {
   ServingCase c;
   c.id = row.text("id");
   c.source = row.text("engine_version");
-  c.model = catalogue_model(row.text("model"));
+  c.label = row.text("model");
+  c.model = catalogue_model(c.label);
   c.device = row.text("gpu");
   read_engine(row, c);
   c.products = c.experts = format_named(row.text("precision"));

@@ -40,6 +40,11 @@ WorkerLayout worker_layout(const SiliconRow& row, const std::string& prefix, Ser
     c.assumed[prefix + "layout"] = fmt::format("{} ranks: the labels are products of tp and ep", side);
     return {.tp = tp > 1 ? side : 1, .pp = pp, .dp = dp > 1 ? side : 1, .moe_tp = 1, .moe_ep = side};
   }
+  // vLLM with --enable-expert-parallel: the same runs stand under tp 4, ep 4 and under this label.
+  if (dp > 1 && tp == dp && moe_ep == tp * dp && c.engine == "vllm") {
+    c.assumed[prefix + "layout"] = fmt::format("{} ranks of tp and ep: the other labels are products", tp);
+    return {.tp = tp, .pp = pp, .dp = 1, .moe_tp = 1, .moe_ep = tp};
+  }
   if (dp > 1 && tp == dp && moe_ep == tp * dp) {
     c.assumed[prefix + "layout"] = fmt::format("{} ranks with attention-DP: the ep label is a product", dp);
     return {.tp = 1, .pp = pp, .dp = dp, .moe_tp = 1, .moe_ep = dp};
@@ -87,6 +92,8 @@ void read_lengths(const SiliconRow& row, ServingCase& c) {
   double isl = row.number("isl", 0), osl = row.number("osl", 0);
   auto nominal = [](double length) { return length == 1024 || length == 8192; };
   bool drawn = nominal(isl) && nominal(osl) && c.model != "qwen3-32b";
+  c.inferencex = drawn;
+  c.nominal_input_tokens = isl, c.nominal_output_tokens = osl;
   c.traffic.input_tokens = std::round(isl * (drawn ? 0.9 : 1.0));
   c.traffic.output_tokens = std::round(osl * (drawn ? 0.9 : 1.0));
   c.traffic.equal_lengths = !drawn;
@@ -116,7 +123,8 @@ ServingCase read_silicon_row(const CsvTable& table, const CsvRow& cells) {
   ServingCase c;
   c.id = row.text("id");
   c.source = row.text("backend");
-  c.model = catalogue_model(row.text("model_path"));
+  c.label = row.text("model_path");
+  c.model = catalogue_model(c.label);
   std::string system = row.text("system");
   c.device = system.substr(0, system.find('_'));
   c.engine = row.text("backend");

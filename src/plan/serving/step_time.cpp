@@ -80,6 +80,8 @@ void StepModel::add_products(const Layer& layer, LayerKind& kind) const {
       kind.expert_bytes += shard * bytes_per_weight(d_.formats.experts);
       kind.expert_flops += 2 * shard;
       kind.expert_rate = rate_of(d_.formats.experts, d_.engine.expert_compute);
+      kind.full_expert_rate =
+          rate_of(d_.formats.experts, std::max(d_.engine.compute, d_.engine.expert_compute));
       kind.has_experts = true;
       continue;
     }
@@ -200,9 +202,12 @@ void StepModel::add_experts(const LayerKind& kind, double tokens, StepBreakdown&
   double group_tokens = tokens * real(d_.layout.dp);
   double pairs = group_tokens * real(kind.layer.ffn.top_k) / real(d_.layout.moe_ep);
   double flops = pairs * experts_.imbalance(group_tokens) * kind.expert_flops;
-  double bytes = experts_.touched_per_rank(group_tokens) * kind.expert_bytes;
+  double touched = experts_.touched_per_rank(group_tokens), bytes = touched * kind.expert_bytes;
+  // Grouped products end each expert's rows in a part of a tile; with many rows they are products like others.
+  double rows = pairs / std::max(1.0, touched), full = rows / (rows + d_.engine.expert_rows);
+  double rate = kind.expert_rate + full * (kind.full_expert_rate - kind.expert_rate);
   double memory_rate = memory_rate_ * d_.engine.expert_memory;
-  sum.experts += roofline(flops / kind.expert_rate, bytes / memory_rate, kind.count, sum);
+  sum.experts += roofline(flops / rate, bytes / memory_rate, kind.count, sum);
   sum.fixed += kind.count * d_.engine.expert_layer_s;
   if (d_.layout.dp > 1) sum.ep += kind.count * exchange_seconds(tokens);
 }

@@ -52,10 +52,10 @@ class StepModel {
     double count = 0;
     Layer layer;
     std::vector<Products> products;
-    double expert_bytes = 0;  // of one expert on a rank
-    double expert_flops = 0;  // per token and expert met, on a rank
-    double expert_rate = 1;
-    double cache_bytes_per_token = 0;  // read on a rank per attended token
+    double expert_bytes = 0;                       // of one expert on a rank
+    double expert_flops = 0;                       // per token and expert met, on a rank
+    double expert_rate = 1, full_expert_rate = 1;  // with few rows an expert, with many
+    double cache_bytes_per_token = 0;              // read on a rank per attended token
     double cache_flops_per_token = 0;
     double prefill_flops_per_pair = 0;  // of a query with one key, on a rank
     double state_bytes = 0;             // of a sequence on a rank, read and written once per token

@@ -111,6 +111,7 @@ int64_t TrainingSetup::piece_of(int64_t stage, int64_t chunk) const {
 std::vector<LayerRange> TrainingSetup::pieces() const {
   int64_t count = pieces_of(layout.schedule, layout.pp, chunks()), first = 0;
   std::vector<LayerRange> ranges;
+  ranges.reserve(static_cast<size_t>(count));
   for (int64_t size : layout.stage_layers.empty() ? even_pieces(model.layers(), count) : layout.stage_layers) {
     ranges.push_back({first, first + size});
     first += size;

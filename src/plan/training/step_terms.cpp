@@ -13,8 +13,11 @@ void shape_of(const TrainingSetup& setup, int64_t stage, const std::vector<Layer
   shape.counts.assign(kinds + 2, 0);
   for (int64_t chunk = 0, chunks = setup.chunks(); chunk < chunks; ++chunk) {
     LayerRange range = pieces[static_cast<size_t>(setup.piece_of(stage, chunk))];
-    for (int64_t index = range.first; index < range.last; ++index)
-      ++shape.counts[static_cast<size_t>(setup.model.order[static_cast<size_t>(index)])];
+    if (kinds == 1)
+      shape.counts[0] += static_cast<double>(range.last - range.first);
+    else
+      for (int64_t index = range.first; index < range.last; ++index)
+        ++shape.counts[static_cast<size_t>(setup.model.order[static_cast<size_t>(index)])];
     if (range.first == 0) ++shape.counts[kinds];
     if (range.last == setup.model.layers() && range.last > range.first) ++shape.counts[kinds + 1];
   }

@@ -110,7 +110,7 @@ double network_bytes_per_s(const std::string& text, double devices_per_host) {
 Result<TrainingLayout> layout_of_row(RowReader& row) {
   TrainingLayout layout;
   for (const char* column : {"n_gpus", "seq_len", "global_batch", "tp", "pp"})
-    if (row.integer(column) <= 0) return invalid("column {} is empty: the layout is unknown", column);
+    TESSERA_RETURN_IF_ERROR(row.positive(column, "the layout"));
   layout.tp = row.integer("tp"), layout.pp = row.integer("pp");
   layout.cp = row.integer_or("cp", 1), layout.ep = row.integer_or("ep", 1);
   layout.etp = layout.ep > 1 ? 1 : 0;

@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <array>
+#include <cmath>
 
 #include "core/text.h"
 #include "plan/catalogue.h"
@@ -13,13 +13,32 @@ bool contains(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
 }
 
-// Two matrices with GELU or squared ReLU; everything later has a gate.
-bool is_gated(const std::string& name) {
-  constexpr std::array<std::string_view, 7> plain = {"GPT ", "GPT3",     "MPT",   "BLOOM",
-                                                     "OPT",  "Nemotron", "MT-NLG"};
-  for (std::string_view part : plain)
-    if (contains(name, part)) return false;
-  return !contains(name, "GPT-NeoX");
+// Matrices of an FFN without a gate for which the parameters come out nearest to the published count.
+bool is_gated_by_count(const RowReader& row, double published) {
+  auto of = [&](const char* column) { return static_cast<double>(row.integer(column)); };
+  double heads = (of("n_heads") + of("n_kv_heads")) * 2 * of("head_dim");
+  auto total = [&](double matrices) {
+    double layer = of("hidden") * heads + matrices * of("hidden") * of("ffn_hidden");
+    return (of("n_layers") * layer + of("vocab") * of("hidden")) / 1e9;
+  };
+  return std::abs(total(3) - published) < std::abs(total(2) - published);
+}
+
+// Two matrices with GELU or squared ReLU, or three with a gate: as the family has it, else as the published
+// number of parameters says, else with a gate, as everything later has.
+bool is_gated(RowReader& row) {
+  const std::string& name = row.text("model");
+  for (const char* plain : {"GPT ", "GPT3", "MPT", "BLOOM", "OPT", "Nemotron", "MT-NLG", "GPT-NeoX"})
+    if (contains(name, plain)) return false;
+  for (const char* gated :
+       {"lama", "LLaMA", "ixtral", "istral", "wen", "eep", "Moonlight", "GPT-OSS", "PaLM", "GPT-like"})
+    if (contains(name, gated)) return true;
+  double published = row.number("params_total_B").value_or(0);
+  bool counted = published > 0 && row.integer("ffn_hidden") > 0 && row.integer("moe_experts") == 0;
+  bool gated = !counted || is_gated_by_count(row, published);
+  row.assume("ffn", fmt::format("{} gate{}", gated ? "with a" : "without a",
+                                counted ? ", as the parameters count" : ""));
+  return gated;
 }
 
 // Layers that DeepSeek-style models leave dense. A truncated copy keeps one.
@@ -67,9 +86,9 @@ Ffn experts_of(const RowReader& row) {
 
 Status check_columns(const RowReader& row) {
   for (const char* column : {"n_layers", "hidden", "n_heads", "n_kv_heads", "vocab"})
-    if (row.integer(column) <= 0) return invalid("column {} is empty: the model's shape is unknown", column);
-  if (row.integer("moe_experts") == 0 && row.integer("ffn_hidden") <= 0)
-    return invalid("column ffn_hidden is empty: the model's shape is unknown");
+    TESSERA_RETURN_IF_ERROR(row.positive(column, "the model's shape"));
+  if (row.integer("moe_experts") == 0) TESSERA_RETURN_IF_ERROR(row.positive("ffn_hidden", "the model's shape"));
+  if (row.empty("model")) return invalid("column model is empty: its family is unknown");
   return {};
 }
 
@@ -92,7 +111,7 @@ Result<Blueprint> blueprint_of_row(RowReader& row) {
   if (contains(name, "Nemotron-3") || contains(name, "DeepSeek-V4")) return from_catalogue(name);
   TESSERA_RETURN_IF_ERROR(check_columns(row));
   Blueprint model;
-  bool gated = is_gated(name), mla = row.mentions("head_dim", "MLA");
+  bool gated = is_gated(row), mla = row.mentions("head_dim", "MLA");
   model.name = model.architecture = name;
   model.hidden = row.integer("hidden"), model.vocab = row.integer("vocab");
   model.max_positions = row.integer("seq_len");

@@ -55,6 +55,12 @@ class RowReader {
   bool mentions(const char* column, std::string_view part) const {
     return text(column).find(part) != std::string::npos;
   }
+  // A column that must hold a positive number, and what is not known without it.
+  Status positive(const char* column, const char* unknown) const {
+    if (integer(column) > 0) return {};
+    if (empty(column)) return invalid("column {} is empty: {} is unknown", column, unknown);
+    return invalid("column {}: got '{}', expected a positive number", column, text(column));
+  }
   // 0 where the cell is empty or no number.
   int64_t integer(const char* column) const {
     return static_cast<int64_t>(table_.number(row_, column).value_or(0));
