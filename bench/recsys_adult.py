@@ -20,7 +20,7 @@ BOUNDS = [0, 1, 10, 50, 200]
 def test_auc(arguments, seed, bound):
     command = [arguments.tessera, "recsys", "train", "--config", ROOT / "examples/recsys/adult.toml", "--json", "-",
                f"data.path={arguments.data}", f"data.seed={seed}", f"train.seed={seed}", "train.deterministic=true",
-               f"train.epochs={arguments.epochs}", "train.threads=1",
+               f"train.epochs={arguments.epochs}", "train.threads=1", "train.staleness_warmup=0",
                "train.mode=" + ("hybrid" if bound else "sync"), f"train.staleness={bound}"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:

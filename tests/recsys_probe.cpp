@@ -2,7 +2,7 @@
 // rows and weights, and what became of them. Raw little-endian arrays and an index:
 //
 //   recsys_probe CONFIG FOLDER [key=value ...]
-//   FOLDER/index.json            parameters (name, shape), slots, rows, dim, wide, losses
+//   FOLDER/index.json            parameters (name, shape), slots, sequences, rows, dim, wide, losses
 //   FOLDER/labels, numeric       float32 [rows], [rows, N], in the order of training
 //   FOLDER/slot-S.places         int64: place of each id of slot S in the list of distinct keys
 //   FOLDER/slot-S.offsets        int64 [rows + 1]
@@ -63,7 +63,8 @@ Status probe(const std::string& config, const std::filesystem::path& folder,
     std::vector<int64_t> places, offsets = {0};
     for (int64_t i = 0; i < all.rows; ++i) {
       for (uint64_t id : all.slots[s].row(i)) {
-        auto [found, added] = place_of.emplace(key_of(s, id), static_cast<int64_t>(keys.size()));
+        auto [found, added] = place_of.emplace(key_of(setup->embeddings.lookup.rows_of(s), id),
+                                               static_cast<int64_t>(keys.size()));
         if (added) keys.push_back(found->first);
         places.push_back(found->second);
       }
@@ -81,10 +82,18 @@ Status probe(const std::string& config, const std::filesystem::path& folder,
   nlohmann::json parameters = nlohmann::json::array();
   for (const Parameter& parameter : setup->model->parameters().all())
     parameters.push_back({{"name", parameter.name}, {"shape", parameter.value.sizes().vec()}});
-  nlohmann::json index = {{"parameters", parameters}, {"slots", all.slots.size()},
-                          {"rows", all.rows},         {"keys", keys.size()},
-                          {"dim", run.embedding.dim}, {"wide", setup->embeddings.lookup.wide},
-                          {"losses", losses},         {"test_auc", result.test().auc}};
+  nlohmann::json sequences = nlohmann::json::array();
+  for (const SequencePlace& place : setup->embeddings.lookup.sequences())
+    sequences.push_back({{"slot", place.slot}, {"target", place.target}, {"length", place.length}});
+  nlohmann::json index = {{"parameters", parameters},
+                          {"slots", all.slots.size()},
+                          {"sequences", sequences},
+                          {"rows", all.rows},
+                          {"keys", keys.size()},
+                          {"dim", run.embedding.dim},
+                          {"wide", setup->embeddings.lookup.wide},
+                          {"losses", losses},
+                          {"test_auc", result.test().auc}};
   std::ofstream(folder / "index.json") << index.dump();
   return {};
 }

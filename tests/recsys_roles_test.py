@@ -62,6 +62,60 @@ def test_roles_give_the_bits_of_one_process(launch, alone, tmp_path, words, serv
     assert bits(tmp_path) == alone(words)
 
 
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_packed_messages_and_a_cache_change_no_bit(launch, alone, tmp_path):
+    result = launch(tmp_path, [*RUN, "train.servers=2", "wire.compress=true", "wire.cache_rows=300"], "-n", "2")
+    assert result.returncode == 0, result.stderr
+    assert bits(tmp_path) == alone(RUN)
+    told = result_of(tmp_path)
+    assert told["wire"]["bytes"] < told["wire"]["raw_bytes"] and told["cache"]["gets"] > 0
+
+
+def test_few_bits_between_processes_are_those_of_one_process(launch, alone, tmp_path):
+    few = [*RUN, "wire.compress=true", "wire.rows=int8", "wire.gradients=bf16"]
+    result = launch(tmp_path, few)
+    assert result.returncode == 0, result.stderr
+    assert bits(tmp_path) == alone(few) != alone(RUN)
+    assert result_of(tmp_path)["wire"]["ratio"] > 2
+    assert abs(bits(tmp_path)[2] - alone(RUN)[2]) < 0.02
+
+
+def test_pooled_rows_in_half_the_bytes(launch, alone, tmp_path):
+    result = launch(tmp_path, [*RUN, "wire.pooled=bf16"])
+    assert result.returncode == 0, result.stderr
+    assert bits(tmp_path)[0] != alone(RUN)[0]
+    assert abs(bits(tmp_path)[2] - alone(RUN)[2]) < 0.02
+
+
+def test_a_cache_serves_within_the_bound(launch, tmp_path):
+    hybrid = [word for word in RUN if "deterministic" not in word]
+    result = launch(tmp_path, [*hybrid, "train.epochs=3", "wire.cache_rows=1000"])
+    assert result.returncode == 0, result.stderr
+    assert result_of(tmp_path)["cache"]["hits"] > 0
+
+
+def test_rows_on_disk_survive_their_server(launch, alone, tmp_path):
+    words = [*RUN, "train.epochs=8", "embedding.memory_bytes=25000", f"embedding.disk={tmp_path / 'rows'}"]
+    left = tmp_path / "rows/server-0/default.disk"
+    left.parent.mkdir(parents=True)
+    left.write_text("of an earlier job")
+    result = launch(tmp_path, words, "--fault", "server:0:kill@150", "--fault", "worker:0:kill@160")
+    assert result.returncode == 0, result.stderr
+    group = result_of(tmp_path)["groups"][0]
+    assert group["disk_rows"] > 0 and group["returned_from_disk"] > 0 and group["evicted"] == 0
+    weights, _, auc = bits(tmp_path)
+    # A repeated look-up may count as a later visit, so the words of LRU in the records may differ; values do not.
+    assert (weights, auc) == (alone([*RUN, "train.epochs=8"])[0], alone([*RUN, "train.epochs=8"])[2])
+
+
+def test_a_disk_without_a_bound_of_memory_is_explained(launch, tmp_path):
+    result = launch(tmp_path, [*RUN, f"embedding.disk={tmp_path}"])
+    assert result.returncode != 0 and "embedding.memory_bytes" in result.stderr
+
+
 def test_another_seed_gives_other_bits(alone):
     assert alone(RUN)[:2] != alone([*RUN, "train.seed=2"])[:2]
 

@@ -116,6 +116,24 @@ def test_answers_score_the_test_rows_as_training_did(server, exported, adult):
     assert loss == pytest.approx(exported[1]["test_log_loss"], abs=1e-12)
 
 
+def test_roles_in_processes_export_the_same_model(tessera, root, adult, server, exported, tmp_path):
+    """Versions while training, and a server and the trainer that are killed in between."""
+    command = [tessera, "launch", "--fault", "server:1:kill@60", "--fault", "trainer:0:kill@150", "--", "recsys", "train", "--config",
+               root / "examples/recsys/adult.toml", f"data.path={adult}", "train.deterministic=true", "train.servers=2", "train.epochs=1",
+               "--export", tmp_path / "export", "--export-interval", "0.02", "--json", tmp_path / "result.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["test_auc"] == exported[1]["test_auc"]
+    versions = [json.loads(path.read_text()) for path in (tmp_path / "export").glob("version-*.json")]
+    assert all(len(version["rows"]) == 2 for version in versions) and max(version["step"] for version in versions) == exported[1]["steps"]
+    columns, _ = test_rows(adult / "adult.test")
+    other = Server(tessera, tmp_path / "export")
+    try:
+        assert other.score(request(columns, 0, 2048))["scores"] == server.score(request(columns, 0, 2048))["scores"]
+    finally:
+        assert other.stop()[0] == 0
+
+
 def test_dense_network_is_that_of_pytorch(server, exported):
     """Ids that nobody trained have rows of at most 0.01 in size, so a network that is fed zeros comes close; numbers as
     texts are read like those of a file."""

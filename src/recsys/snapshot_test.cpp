@@ -90,6 +90,64 @@ TEST_F(SnapshotTest, FullAndDeltasEqualTheLiveStateByteForByte) {
   EXPECT_EQ(state_of(*copy), state_of(*store));
 }
 
+TEST_F(SnapshotTest, ChainsHaveDeltasOfTheirOwn) {
+  auto store = make({evicting()});
+  std::map<SnapshotChain, std::vector<std::string>> files;
+  auto save = [&](SnapshotChain chain) {
+    std::vector<std::string>& mine = files[chain];
+    mine.push_back(file(std::to_string(static_cast<int>(chain)) + "-" + std::to_string(mine.size())));
+    auto saved = store->save(mine.back(), mine.size() == 1 ? Kind::full : Kind::delta, {}, chain);
+    ASSERT_TRUE(saved.ok()) << saved.error().message;
+    EXPECT_EQ(saved->number, mine.size() - 1);
+  };
+  EXPECT_FALSE(store->save(file("early"), Kind::delta, {}, SnapshotChain::versions).ok());
+  for (uint64_t round = 1; round <= 12; ++round) {
+    work_on(*store, round, 10, 8000);
+    save(SnapshotChain::versions);
+    if (round % 3 != 0) continue;
+    work_on(*store, 100 + round, 5, 8000);
+    save(SnapshotChain::checkpoints);
+  }
+  save(SnapshotChain::versions);
+  EXPECT_GT(store->stats(0).evicted, 0);
+  for (const auto& [chain, paths] : files) {
+    auto copy = make({evicting()});
+    Status loaded = copy->load(paths);
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    EXPECT_EQ(state_of(*copy), state_of(*store)) << static_cast<int>(chain);
+  }
+}
+
+TEST_F(SnapshotTest, OneChainTakesNothingFromTheOther) {
+  auto store = make({GroupOptions{.dim = 6}});
+  std::vector<uint64_t> ids(5000);
+  std::iota(ids.begin(), ids.end(), uint64_t{0});
+  std::vector<float> rows(ids.size() * 6, 0.5f);
+  ASSERT_TRUE(store->get(0, ids, rows));
+  auto save = [&](Kind kind, SnapshotChain chain) { return *store->save(file("any"), kind, {}, chain); };
+  using enum SnapshotChain;
+  save(Kind::full, checkpoints);
+  save(Kind::full, versions);
+  ASSERT_TRUE(store->put(0, std::span(ids).first(70), std::span<const float>(rows).first(420)).ok());
+  store->erase(0, std::span(ids).last(30));
+  EXPECT_EQ(save(Kind::delta, versions).rows, 70);
+  ASSERT_TRUE(store->put(0, std::span(ids).first(5), std::span<const float>(rows).first(30)).ok());
+  EXPECT_EQ(save(Kind::delta, versions).rows, 5);
+  auto late = save(Kind::delta, checkpoints);
+  EXPECT_EQ(late.rows, 70);
+  EXPECT_EQ(late.removed, 30);
+  // One that nothing follows is in nobody's chain.
+  ASSERT_TRUE(store->put(0, std::span(ids).first(3), std::span<const float>(rows).first(18)).ok());
+  EXPECT_EQ(save(Kind::full, SnapshotChain::none).rows, 4970);
+  EXPECT_EQ(save(Kind::delta, versions).rows, 3);
+  EXPECT_EQ(save(Kind::delta, checkpoints).rows, 3);
+  EXPECT_EQ(save(Kind::delta, checkpoints).rows, 0);
+  // A full one of the other chain owes the first its changes as well.
+  ASSERT_TRUE(store->put(0, std::span(ids).first(9), std::span<const float>(rows).first(54)).ok());
+  save(Kind::full, versions);
+  EXPECT_EQ(save(Kind::delta, checkpoints).rows, 9);
+}
+
 TEST_F(SnapshotTest, DeltaHoldsOnlyTouchedRows) {
   GroupOptions group{.dim = 6};
   auto store = make({group});

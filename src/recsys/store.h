@@ -72,6 +72,11 @@ struct GroupStats {
   int64_t absent_gradients = 0, not_finite_gradients = 0;
 };
 
+// Who follows the snapshots of a store. Each chain has a full snapshot and deltas of its own, which know
+// nothing of the other's. `none`: a full one that nothing follows.
+enum class SnapshotChain : uint8_t { checkpoints, versions, none };
+constexpr size_t kSnapshotChains = 2;
+
 class Store {
  public:
   static Result<std::unique_ptr<Store>> create(StoreOptions options);
@@ -122,8 +127,8 @@ class Store {
 
   // ---- snapshots ----
   // Writes the store as it stands between two puts, while gets and puts go on. A delta holds what changed since
-  // the snapshot before it, and needs one in the life of this store. The file appears whole or not at all.
-  // Format: snapshot.h. One save at a time.
+  // the snapshot before it in its chain, and needs one in the life of this store. The file appears whole or not
+  // at all. Format: snapshot.h. One save at a time, also of different chains.
   enum class SnapshotKind : uint8_t { full, delta };
   struct SnapshotInfo {
     int64_t rows = 0, removed = 0, bytes = 0;
@@ -132,7 +137,8 @@ class Store {
   };
   // `on_cut` is called once the state is fixed, before it is written.
   Result<SnapshotInfo> save(const std::string& path, SnapshotKind kind,
-                            const std::function<void()>& on_cut = {});
+                            const std::function<void()>& on_cut = {},
+                            SnapshotChain chain = SnapshotChain::checkpoints);
   // Adds the rows of a full snapshot and its deltas in their order, for ids that belong to server `server` of
   // `num_servers`: call it for the files of every old server. On errors the store is to be thrown away.
   Status load(std::span<const std::string> files, uint32_t server = 0, uint32_t num_servers = 1);

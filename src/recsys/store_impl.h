@@ -1,6 +1,7 @@
 // What a Store holds; for the files that implement it.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <mutex>
 #include <shared_mutex>
@@ -37,7 +38,10 @@ class Store::Impl {
 
   std::shared_mutex puts;  // shared by every put, so that a snapshot cuts between them
   std::mutex save_mutex;
-  uint64_t series = 0, snapshot_number = 0;  // of the last snapshot; series 0: none to build on
+  struct Chain {
+    uint64_t series = 0, number = 0;  // of its last snapshot; series 0: none to build on
+  };
+  std::array<Chain, kSnapshotChains> chains;
 };
 
 }  // namespace tessera::recsys

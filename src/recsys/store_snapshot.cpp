@@ -9,22 +9,24 @@
 namespace tessera::recsys {
 
 Result<Store::SnapshotInfo> Store::save(const std::string& path, SnapshotKind kind,
-                                        const std::function<void()>& on_cut) {
+                                        const std::function<void()>& on_cut, SnapshotChain chain) {
   std::lock_guard one_at_a_time(impl_->save_mutex);
   bool full = kind == SnapshotKind::full;
-  if (!full && impl_->series == 0)
+  Impl::Chain nothing;
+  Impl::Chain& last = chain == SnapshotChain::none ? nothing : impl_->chains[static_cast<size_t>(chain)];
+  if (!full && last.series == 0)
     return invalid("{}: a delta needs a full snapshot by this store before it, since it was opened", path);
   SnapshotHead head{.delta = !full};
-  head.series = full ? (uint64_t{std::random_device{}()} << 32 | std::random_device{}()) | 1 : impl_->series;
-  head.number = full ? 0 : impl_->snapshot_number + 1;
+  head.series = full ? (uint64_t{std::random_device{}()} << 32 | std::random_device{}()) | 1 : last.series;
+  head.number = full ? 0 : last.number + 1;
   // Changes that are taken at the cut would be lost to later deltas if this one failed.
-  impl_->series = 0;
+  last.series = 0;
   SnapshotInfo info{.number = head.number};
   {
     std::unique_lock no_puts(impl_->puts);
     Clock::time_point start = Clock::now();
     head.clock = impl_->now();
-    for (auto& table : impl_->tables) table->cut(full);
+    for (auto& table : impl_->tables) table->cut(chain, full);
     info.cut_seconds = seconds_since(start);
   }
   if (on_cut) on_cut();
@@ -44,8 +46,7 @@ Result<Store::SnapshotInfo> Store::save(const std::string& path, SnapshotKind ki
   }
   TESSERA_RETURN_IF_ERROR(writer->finish());
   info.bytes = writer->bytes();
-  impl_->series = head.series;
-  impl_->snapshot_number = head.number;
+  last = {head.series, head.number};
   return info;
 }
 

@@ -23,6 +23,7 @@
 #include "recsys/disk_rows.h"
 #include "recsys/eviction.h"
 #include "recsys/journal.h"
+#include "recsys/owed_rows.h"
 #include "recsys/row_space.h"
 #include "recsys/row_update.h"
 #include "recsys/row_versions.h"
@@ -39,6 +40,7 @@ struct DiskShard {
   DiskRows rows;
   uint64_t moves = 0;             // segments given back: who read before may have read other rows
   std::vector<uint64_t> pending;  // of a snapshot under way, as for rows in memory
+  OwedRows owed;
 };
 
 struct Shard {
@@ -67,6 +69,7 @@ struct Shard {
   // changed.
   bool tracks_changes = false;
   std::vector<uint64_t> removed, removed_before_cut;
+  OwedRows owed;
 };
 
 // Where the rows of a table lie, when not in private memory.
@@ -96,7 +99,7 @@ class Table {
   GroupStats stats();
 
   // ---- snapshots: cut() while no put runs; drain() beside everything ----
-  void cut(bool full);
+  void cut(SnapshotChain chain, bool full);
   using WriteRows = std::function<Status(std::span<const std::byte> records)>;
   using WriteIds = std::function<Status(std::span<const uint64_t> ids)>;
   Status drain(const WriteRows& rows, const WriteIds& removed);

@@ -38,7 +38,7 @@ Status Table::spill(Shard& shard, std::span<const uint32_t> rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
     uint64_t hash = mix64(id_of(shard.rows.record(rows[i])));
     keep_for_snapshot(shard, rows[i]);
-    disk.rows.set_live(slots[i], shard.rows.dirty(rows[i]));
+    disk.rows.set_live(slots[i], shard.rows.dirty(rows[i]) || shard.owed.owes(rows[i]));
     disk.index.insert(index_hash(hash), slots[i]);
     leave_memory(shard, rows[i], hash);
   }
@@ -73,7 +73,7 @@ Status Table::write_again(Shard& shard, size_t segment) {
   for (size_t i = 0; i < from.size(); ++i) {
     const std::byte* record = &records[i * bytes];
     keep_for_snapshot(shard, from[i], record);
-    disk.rows.set_live(to[i], disk.rows.dirty(from[i]));
+    disk.rows.set_live(to[i], disk.rows.dirty(from[i]) || disk.owed.owes(from[i]));
     disk.index.move(index_hash(mix64(id_of(record))), from[i], to[i]);
     disk.rows.drop(from[i]);
   }
@@ -152,7 +152,7 @@ Status Table::to_memory(Shard& shard, uint32_t slot, uint64_t hash, const std::b
   }
   DiskShard& disk = *shard.disk;
   shard.rows.mark_clean(row);
-  if (disk.rows.dirty(slot)) shard.rows.mark_dirty(row);
+  if (disk.rows.dirty(slot) || disk.owed.owes(slot)) shard.rows.mark_dirty(row);
   shard.rows.set_live(row);
   shard.index.insert(index_hash(hash), Index::tag_of(hash), row);
   keep_for_snapshot(shard, slot, record);

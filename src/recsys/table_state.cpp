@@ -14,21 +14,32 @@ constexpr uint32_t kRowsPerLock = 2048;  // of a snapshot: others wait for at mo
 
 // ---- snapshots ----
 
-void Table::cut(bool full) {
+namespace {
+
+// The rows (in memory or on disk) that a snapshot has to write.
+template <class Rows>
+void cut_rows(Rows& rows, OwedRows& owed, SnapshotChain chain, bool full, std::vector<uint64_t>& pending) {
+  pending.resize((rows.end() + 63) / 64);
+  for (size_t word = 0; word < pending.size(); ++word) {
+    uint64_t changed = owed.cut(chain, word, rows.take_changes(word, false));
+    pending[word] = rows.take_changes(word, true) & (full ? ~uint64_t{0} : changed);
+  }
+  owed.follow(chain);
+}
+
+}  // namespace
+
+void Table::cut(SnapshotChain chain, bool full) {
   tracks_changes_.store(true, std::memory_order_relaxed);
   for (auto& shard : shards_) {
     std::lock_guard lock(shard->mutex);
-    size_t words = (shard->rows.end() + 63) / 64;
-    shard->pending.resize(words);
-    for (size_t word = 0; word < words; ++word) shard->pending[word] = shard->rows.take_changes(word, full);
     shard->removed_before_cut = std::exchange(shard->removed, {});
+    shard->owed.cut(chain, shard->removed_before_cut);
+    cut_rows(shard->rows, shard->owed, chain, full, shard->pending);
     shard->tracks_changes = true;
     shard->saved.clear();  // of a snapshot that failed
     if (shard->disk == nullptr) continue;
-    words = (shard->disk->rows.end() + 63) / 64;
-    shard->disk->pending.resize(words);
-    for (size_t word = 0; word < words; ++word)
-      shard->disk->pending[word] = shard->disk->rows.take_changes(word, full);
+    cut_rows(shard->disk->rows, shard->disk->owed, chain, full, shard->disk->pending);
   }
 }
 

@@ -36,6 +36,9 @@ struct Meeting {
   double patience_s = 120;  // for a role that is gone to come back
 };
 
+// The last that was said about a slow role, for supervisors.
+constexpr const char* kSlow = "recsys-slow";
+
 std::string keys_of(const std::string& role);  // "recsys/ROLE/"
 
 class Door {

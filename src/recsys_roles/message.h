@@ -77,6 +77,7 @@ class MessageReader {
     auto letters = array<char>();
     return {letters.begin(), letters.end()};
   }
+  bool missing() const { return short_; }
   // REQUIRES: everything has been read.
   Status end() const {
     if (!short_ && rest_.empty()) return {};
@@ -94,5 +95,16 @@ class MessageReader {
   Bytes rest_;
   bool short_ = false;
 };
+
+inline void write_texts(const std::vector<std::string>& texts, MessageWriter& writer) {
+  writer.value(static_cast<uint64_t>(texts.size()));
+  for (const std::string& text : texts) writer.text(text);
+}
+// Stops at the end of the message, whatever the count says.
+inline void read_texts(MessageReader& reader, std::vector<std::string>& texts) {
+  texts.clear();
+  for (auto count = reader.value<uint64_t>(); count > 0 && !reader.missing(); --count)
+    texts.push_back(reader.text());
+}
 
 }  // namespace tessera::recsys_roles

@@ -34,6 +34,30 @@ class RemoteLoader : public recsys_train::BatchLoader {
   Caller caller_;
 };
 
+nlohmann::json to_json(const recsys_data::FeatureEncodings& encodings) {
+  auto numbers = nlohmann::json::array(), ids = nlohmann::json::array();
+  for (const auto& number : encodings.numbers)
+    numbers.push_back({recsys_data::to_string(number.kind), number.mean, number.scale});
+  for (const auto& id : encodings.ids)
+    ids.push_back({recsys_data::to_string(id.kind), id.cardinality, id.several});
+  return {{"numbers", numbers}, {"ids", ids}};
+}
+
+Result<recsys_data::FeatureEncodings> encodings_in(const nlohmann::json& object) {
+  recsys_data::FeatureEncodings encodings;
+  for (const auto& from : object.at("numbers")) {
+    recsys_data::NumberEncoding number{.mean = from.at(1), .scale = from.at(2)};
+    TESSERA_ASSIGN_OR_RETURN(number.kind, recsys_data::parse_number_encoding(from.at(0).get<std::string>()));
+    encodings.numbers.push_back(number);
+  }
+  for (const auto& from : object.at("ids")) {
+    recsys_data::IdEncoding id{.cardinality = from.at(1), .several = from.at(2)};
+    TESSERA_ASSIGN_OR_RETURN(id.kind, recsys_data::parse_id_encoding(from.at(0).get<std::string>()));
+    encodings.ids.push_back(id);
+  }
+  return encodings;
+}
+
 }  // namespace
 
 Status publish_facts(Store& store, const DataFacts& facts) {
@@ -42,6 +66,7 @@ Status publish_facts(Store& store, const DataFacts& facts) {
                            {"train_rows", facts.train_rows},
                            {"has_test", facts.has_test},
                            {"best_auc", facts.best_auc}};
+  if (facts.encodings) object["encodings"] = to_json(*facts.encodings);
   return store.set(kFacts, object.dump());
 }
 
@@ -57,6 +82,9 @@ Result<DataFacts> await_facts(Store& store, Deadline deadline) {
     object.at("train_rows").get_to(facts.train_rows);
     object.at("has_test").get_to(facts.has_test);
     object.at("best_auc").get_to(facts.best_auc);
+    if (object.contains("encodings")) {
+      TESSERA_ASSIGN_OR_RETURN(facts.encodings, encodings_in(object["encodings"]));
+    }
     return facts;
   } catch (const nlohmann::json::exception& exception) {
     return make_error(ErrorCode::data_loss, "the loader's facts: {}", exception.what());

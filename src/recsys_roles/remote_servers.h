@@ -11,7 +11,9 @@ std::string server_role(int64_t number);  // "server:1"
 
 // Answers for `store`, which must outlive the door.
 Door::Handler serve_store(recsys_train::ServedStore& store);
-std::unique_ptr<recsys_train::EmbeddingServers> make_remote_servers(const Meeting& meeting,
-                                                                    int64_t num_servers);
+// Packs its messages where `wire` is on. `dims`: of each group.
+std::unique_ptr<recsys_train::EmbeddingServers> make_remote_servers(const Meeting& meeting, int64_t num_servers,
+                                                                    const recsys_train::WireConfig& wire,
+                                                                    const std::vector<int64_t>& dims);
 
 }  // namespace tessera::recsys_roles

@@ -9,7 +9,9 @@ namespace tessera::recsys_roles {
 
 // Answers for `worker`, which must outlive the door.
 Door::Handler serve_worker(recsys_train::EmbeddingWorker& worker);
-std::unique_ptr<recsys_train::EmbeddingWorker> make_remote_worker(const Meeting& meeting,
-                                                                  const std::string& role);
+// All workers of a run as one: a batch is with worker (its number) % num_workers. `pooled`: how pooled rows and
+// their gradients travel.
+std::unique_ptr<recsys_train::EmbeddingWorker> make_remote_workers(
+    const Meeting& meeting, int64_t num_workers, recsys::RowType pooled = recsys::RowType::f32);
 
 }  // namespace tessera::recsys_roles

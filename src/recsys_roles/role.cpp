@@ -19,7 +19,7 @@ constexpr const char* kKinds[] = {"loader", "worker", "server", "trainer", "repl
 // their pipelines.
 int64_t batches_kept(const RunConfig& run) {
   auto bounds = staleness_bounds(run.trainer, 1);
-  return run.trainer.parts * (2 * run.trainer.prefetch + bounds[0] + 8);
+  return run.trainer.parts * (2 * run.trainer.prefetch + bounds.largest() + 8);
 }
 
 class LoaderRole : public ServingRole {
@@ -47,15 +47,25 @@ Result<EmbeddingPlan> await_plan(const RunConfig& run, const Place& place) {
   return plan_embeddings(run, facts.features);
 }
 
+recsys::DiskOptions disk_of(const RunConfig& run, const RoleName& role) {
+  recsys::DiskOptions disk = run.disk;
+  if (disk.folder.empty()) return disk;
+  disk.folder = disk_folder(run, role).string();
+  std::error_code failure;  // the store says it
+  std::filesystem::create_directories(disk.folder, failure);
+  return disk;
+}
+
 class ServerRole : public ServingRole {
  public:
   static Result<std::unique_ptr<ServingRole>> open(const RunConfig& run, const RoleName& name,
                                                    const Place& place) {
     auto role = std::make_unique<ServerRole>();
     TESSERA_ASSIGN_OR_RETURN(EmbeddingPlan plan, await_plan(run, place));
-    TESSERA_ASSIGN_OR_RETURN(
-        auto store, recsys::Store::create({.groups = plan.store_groups, .memory_files = place.memory}));
-    role->store_ = std::make_unique<ServedStore>(std::move(store), serving_options(run));
+    TESSERA_ASSIGN_OR_RETURN(role->store_, ServedStore::open({.groups = plan.store_groups,
+                                                              .memory_files = place.memory,
+                                                              .disk = disk_of(run, name)},
+                                                             serving_options(run), name.number, run.servers));
     if (run.replicas > 0) {
       TESSERA_ASSIGN_OR_RETURN(role->chain_, Chain::open(place.meeting, name.number, *role->store_));
     }
@@ -78,8 +88,9 @@ class WorkerRole : public ServingRole {
     TrainerOptions options = run.trainer;
     options.group_staleness = plan.staleness;
     role->loader_ = make_remote_loader(place.meeting, RoleName{}.text());
-    role->servers_ = make_remote_servers(place.meeting, run.servers);
-    role->worker_ = std::make_unique<LocalWorker>(*role->loader_, *role->servers_, plan.lookup,
+    role->servers_ = make_remote_servers(place.meeting, run.servers, run.wire, dims_of(plan));
+    role->view_ = WorkerView(run, plan, *role->servers_, WorkerView::Place::other_processes);
+    role->worker_ = std::make_unique<LocalWorker>(*role->loader_, role->view_.servers(), plan.lookup,
                                                   staleness_bounds(options, plan.lookup.num_groups));
     TESSERA_ASSIGN_OR_RETURN(role->door_, Door::open(place.meeting, name.text(), serve_worker(*role->worker_)));
     return std::unique_ptr<ServingRole>(std::move(role));
@@ -88,6 +99,7 @@ class WorkerRole : public ServingRole {
  private:
   std::unique_ptr<BatchLoader> loader_;
   std::unique_ptr<EmbeddingServers> servers_;
+  WorkerView view_;
   std::unique_ptr<LocalWorker> worker_;
   std::unique_ptr<Door> door_;
 };
@@ -129,6 +141,10 @@ std::vector<RoleName> all_roles(const RunConfig& run) {
   return roles;
 }
 
+std::filesystem::path disk_folder(const RunConfig& run, const RoleName& role) {
+  return std::filesystem::path(run.disk.folder) / fmt::format("server-{}", role.number);
+}
+
 int64_t memory_files(const RunConfig& run, const RoleName& role) {
   if (role.kind == RoleName::trainer) return 1;
   if (role.kind != RoleName::server && role.kind != RoleName::replica) return 0;
@@ -154,7 +170,7 @@ Result<std::unique_ptr<TrainerRole>> set_up_trainer_role(const RunConfig& run, i
   TrainerSeat seat{.rank = rank, .trainers = run.trainers};
   seat.exchange = exchange_by_pull(place.meeting, role->shelf, rank, run.trainers);
   if (!place.memory.empty()) seat.memory = place.memory.front();
-  auto worker = make_remote_worker(place.meeting, RoleName{RoleName::worker, rank % run.workers}.text());
+  auto worker = make_remote_workers(place.meeting, run.workers, run.wire.pooled);
   TESSERA_ASSIGN_OR_RETURN(role->setup, set_up_trainer(run, facts, std::move(worker), seat));
   // What the process before this one had told the others: they may not have heard it.
   const int64_t last = role->setup->trainer->standing().step - 1;

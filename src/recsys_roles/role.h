@@ -3,7 +3,7 @@
 //   loader      reads the data
 //   worker:N    embedding worker: names distinct ids, fetches and pools rows, sums gradients of rows
 //   server:N    embedding server: rows in memory
-//   trainer:N   dense trainer N; it asks worker N % workers
+//   trainer:N   dense trainer N; batch B is with worker B % workers
 //   replica:N   a second copy of server N's rows, for another host (replica.h); where train.replicas says so
 //
 // Each is started with the same configuration and finds the others through the launcher's store (link.h). State
@@ -29,6 +29,9 @@ Result<RoleName> parse_role(std::string_view text);
 
 // Every role of a run, servers first.
 std::vector<RoleName> all_roles(const recsys_train::RunConfig& run);
+// Where a server's rows go that leave memory, below embedding.disk. They belong to the job: whoever starts one
+// removes what an earlier one left.
+std::filesystem::path disk_folder(const recsys_train::RunConfig& run, const RoleName& role);
 // Memory files that a role keeps its state in.
 int64_t memory_files(const recsys_train::RunConfig& run, const RoleName& role);
 

@@ -72,12 +72,15 @@ class Supervisor {
   Status begin();
   Status meet();
   Status connect(const std::string& host, int port);
+  Status take_posts();
   Status start(Post& post);
   Status tick();
   Status take_loss(CrewMember& member, const resilience::ExitStatus& status);
   Status replace(Post& post);
   void watch_silence();
+  void watch_slowness();
   void strike();
+  void slow_down();
   void watch_return(Post& post);
   Status look_for_end();
   Status look_at_hosts();
@@ -106,6 +109,9 @@ class Supervisor {
   std::string token_, store_address_;
   std::vector<Post> posts_;
   std::vector<Strike> strikes_;
+  std::vector<int64_t> slowed_;  // processes that a strike lets run for a part of the time only
+  int64_t ticks_ = 0;
+  std::string slow_;  // the last that was said about a slow role
   Clock::time_point looked_at_ = Clock::now();
   std::optional<Hosts> hosts_;
   std::string wanted_;  // what this owner of the store has asked for
@@ -161,7 +167,12 @@ Status Supervisor::begin() {
   if (options_.on_meet) options_.on_meet(store_address_);
   TESSERA_ASSIGN_OR_RETURN(hosts_, Hosts::join(store_, options_.host_silence_s));
   strikes_ = options_.strikes;
-  for (const RoleName& role : options_.roles) TESSERA_RETURN_IF_ERROR(add_post(role));
+  for (const RoleName& role : options_.roles) {
+    std::error_code failure;  // the server says it
+    if (role.kind == RoleName::server && !options_.run.disk.folder.empty())
+      std::filesystem::remove_all(disk_folder(options_.run, role), failure);
+    TESSERA_RETURN_IF_ERROR(add_post(role));
+  }
   TESSERA_RETURN_IF_ERROR(say_roles());
   emit({.event = "started",
         .detail = fmt::format("started {} roles; they meet at {}", posts_.size(), store_address_)});
@@ -202,10 +213,12 @@ Status Supervisor::start(Post& post) {
 Status Supervisor::tick() {
   crew_.wait(kTick_s);
   for (auto& [member, status] : crew_.reap()) TESSERA_RETURN_IF_ERROR(take_loss(*member, status));
+  slow_down();
   if (seconds_since(looked_at_) < kLook_s) return {};
   looked_at_ = Clock::now();
   crew_.listen(*store_);
   watch_silence();
+  watch_slowness();
   strike();
   if (vanished_) return {};
   TESSERA_RETURN_IF_ERROR(look_at_hosts());
@@ -260,6 +273,21 @@ void Supervisor::watch_silence() {
   }
 }
 
+void Supervisor::watch_slowness() {
+  auto line = resilience::peek(*store_, kSlow);
+  if (!line || *line == slow_) return;
+  slow_ = *line;
+  emit({.event = "slow", .detail = slow_, .step = steps()});
+}
+
+// A tick in four.
+void Supervisor::slow_down() {
+  ++ticks_;
+  for (int64_t process : slowed_)
+    if (auto member = crew_.members().find(process); member != crew_.members().end())
+      member->second->process.signal(ticks_ % 4 == 0 ? SIGCONT : SIGSTOP);
+}
+
 int64_t Supervisor::steps() const {
   auto text = resilience::peek(*store_, resilience::key::steps);
   return text ? std::atoll(text->c_str()) : 0;
@@ -273,6 +301,7 @@ void Supervisor::strike() {
       if (!(post.role == strike.role) || post.process < 0) continue;
       auto member = crew_.members().find(post.process);
       if (member == crew_.members().end() || !member->second->joined) return false;
+      if (strike.slow) return slowed_.push_back(post.process), true;
       post.struck_at = Clock::now();
       member->second->process.signal(strike.signal);
       return true;
@@ -459,6 +488,9 @@ void Supervisor::leave(const Status& status) {
     if (!server_ && concerns_all) (void)store_->add(kHosts, -1);
     if (hosts_) hosts_->leave();
   }
+  for (int64_t process : std::exchange(slowed_, {}))
+    if (auto member = crew_.members().find(process); member != crew_.members().end())
+      member->second->process.signal(SIGCONT);
   crew_.signal_all(status.ok() && !result_.stopped ? SIGTERM : SIGKILL);
   Deadline grace = Deadline::after(kLeave_s);
   auto hosts_left = [this] {
@@ -502,8 +534,8 @@ void Supervisor::say(const resilience::OutputLine& line) const {
 }  // namespace
 
 Result<Strike> parse_strike(const std::string& text) {
-  Error malformed =
-      invalid("a fault is ROLE:kill@STEP or ROLE:stop@STEP, such as server:1:kill@40; got '{}'", text);
+  Error malformed = invalid(
+      "a fault is ROLE:kill@STEP, ROLE:stop@STEP or ROLE:slow@STEP, such as server:1:kill@40; got '{}'", text);
   const size_t at = text.rfind('@'), colon = text.rfind(':');
   if (at == std::string::npos || colon == std::string::npos || colon > at) return malformed;
   Strike strike;
@@ -512,8 +544,9 @@ Result<Strike> parse_strike(const std::string& text) {
     TESSERA_ASSIGN_OR_RETURN(strike.role, parse_role(text.substr(0, colon)));
   }
   const std::string what = text.substr(colon + 1, at - colon - 1);
-  if (what != "kill" && (what != "stop" || strike.host)) return malformed;
+  if (what != "kill" && ((what != "stop" && what != "slow") || strike.host)) return malformed;
   strike.signal = what == "kill" ? SIGKILL : SIGSTOP;
+  strike.slow = what == "slow";
   const char *first = text.data() + at + 1, *last = text.data() + text.size();
   auto [end, failure] = std::from_chars(first, last, strike.step);
   if (first == last || failure != std::errc() || end != last || strike.step < 0) return malformed;

@@ -28,6 +28,7 @@ struct Strike {
   int signal = 0;
   int64_t step = 0;
   bool host = false;  // instead of a role: this host goes, with all its processes and memory, and tells nobody
+  bool slow = false;  // instead of the signal: from then on it runs for a quarter of the time
 };
 Result<Strike> parse_strike(const std::string& text);  // "server:1:kill@40", "worker:0:stop@7", "host:kill@9"
 

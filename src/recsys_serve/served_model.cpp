@@ -66,7 +66,7 @@ namespace {
 
 // Numbers and pooled rows of a batch, as the dense network takes them.
 struct Inputs {
-  at::Tensor numeric, pooled, wide;
+  at::Tensor numeric, pooled, wide, lengths;
 };
 
 Result<Inputs> look_up(const ExportedModel& model, const recsys::Replica& rows,
@@ -85,14 +85,15 @@ Result<Inputs> look_up(const ExportedModel& model, const recsys::Replica& rows,
   const int64_t count = batch.rows, slots = static_cast<int64_t>(plan.slots.size());
   const int64_t numbers = static_cast<int64_t>(model.features.numeric.size());
   Inputs in{.numeric = at::empty({count, numbers}, at::kFloat),
-            .pooled = at::empty({count, slots, plan.dim}, at::kFloat),
-            .wide = plan.wide ? at::empty({count, slots}, at::kFloat) : at::Tensor()};
+            .pooled = at::empty({count, plan.num_places(), plan.dim}, at::kFloat),
+            .wide = plan.wide ? at::empty({count, slots}, at::kFloat) : at::Tensor(),
+            .lengths = at::empty({count, static_cast<int64_t>(plan.sequences().size())}, at::kFloat)};
   auto floats = [](at::Tensor& tensor) {
     if (!tensor.defined()) return std::span<float>();
     return std::span(tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel()));
   };
   std::copy(batch.numeric.begin(), batch.numeric.end(), floats(in.numeric).begin());
-  pool(plan, lookup, floats(in.pooled), floats(in.wide));
+  pool(plan, lookup, {floats(in.pooled), floats(in.wide), floats(in.lengths)});
   return in;
 }
 
@@ -153,7 +154,7 @@ Result<Scores> ServedModel::score(const recsys_data::Batch& batch) const {
     c10::InferenceMode no_autograd;
     TESSERA_ASSIGN_OR_RETURN(Inputs in, look_up(*now->model, *now->rows, batch));
     auto network = now->take();
-    at::Tensor logits = network->forward(in.numeric, in.pooled, in.wide).contiguous();
+    at::Tensor logits = network->forward(in.numeric, in.pooled, in.wide, in.lengths).contiguous();
     const float* values = logits.const_data_ptr<float>();
     scores.logits.assign(values, values + logits.numel());
     now->give_back(std::move(network));

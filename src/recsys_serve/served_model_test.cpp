@@ -61,9 +61,8 @@ class ServedModelTest : public ::testing::Test {
     return *loaded;
   }
   std::unique_ptr<Exporter> exporter(const RunConfig& run, Trained& setup, int64_t most_deltas = 100) const {
-    auto opened =
-        Exporter::open({.folder = folder_ / "export", .most_deltas = most_deltas}, *exported_model(run, setup),
-                       *dynamic_cast<SavesRows*>(setup.servers.get()), *setup.model);
+    auto opened = Exporter::open({.folder = folder_ / "export", .most_deltas = most_deltas},
+                                 *exported_model(run, setup), *setup.worker, *setup.model);
     EXPECT_TRUE(opened.ok()) << (opened.ok() ? "" : opened.error().message);
     return *std::move(opened);
   }
@@ -179,8 +178,8 @@ TEST_F(ServedModelTest, ADamagedVersionLeavesTheOneBeforeInUse) {
   // A version whose rows are torn, made beside the folder and put there with its manifest last.
   fs::copy(folder_ / "export", folder_ / "copy");
   ASSERT_TRUE(train(options, *setup, {}).ok());
-  auto other = *Exporter::open({.folder = folder_ / "copy"}, *exported_model(options, *setup),
-                               *dynamic_cast<SavesRows*>(setup->servers.get()), *setup->model);
+  auto other = *Exporter::open({.folder = folder_ / "copy"}, *exported_model(options, *setup), *setup->worker,
+                               *setup->model);
   ASSERT_TRUE(other->finish(1));
   fs::resize_file(folder_ / "copy/rows-0-2.full", 500);
   for (const char* name : {"rows-0-2.full", "dense-2.safetensors", "version-2.json"})
@@ -195,8 +194,8 @@ TEST_F(ServedModelTest, AnotherModelIsNotWrittenIntoTheFolder) {
   RunConfig options = run(), wider = run({"model.top=24"});
   auto setup = *set_up(options), other = *set_up(wider);
   ASSERT_TRUE(exporter(options, *setup)->finish(0));
-  auto refused = Exporter::open({.folder = folder_ / "export"}, *exported_model(wider, *other),
-                                *dynamic_cast<SavesRows*>(other->servers.get()), *other->model);
+  auto refused = Exporter::open({.folder = folder_ / "export"}, *exported_model(wider, *other), *other->worker,
+                                *other->model);
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.error().message.find("another model"), std::string::npos);
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "checkpoint/safetensors.h"
 #include "core/clock.h"
@@ -101,7 +102,10 @@ Result<recsys_data::EncodedFeatures> read_features(const json& from) {
 json to_json(const LookupPlan& plan) {
   json slots = json::array();
   for (const SlotPlan& slot : plan.slots)
-    slots.push_back({{"group", slot.group}, {"pooling", to_string(slot.pooling)}});
+    slots.push_back({{"group", slot.group},
+                     {"pooling", to_string(slot.pooling)},
+                     {"sequence", slot.sequence},
+                     {"rows_of", slot.rows_of}});
   return {{"slots", slots}, {"groups", plan.num_groups}, {"dim", plan.dim}, {"wide", plan.wide}};
 }
 
@@ -109,7 +113,10 @@ Result<LookupPlan> read_lookup(const json& from) {
   LookupPlan plan{.num_groups = from.at("groups"), .dim = from.at("dim"), .wide = from.at("wide")};
   for (const json& slot : from.at("slots")) {
     TESSERA_ASSIGN_OR_RETURN(Pooling pooling, parse_pooling(slot.at("pooling").get<std::string>()));
-    plan.slots.push_back({.group = slot.at("group"), .pooling = pooling});
+    plan.slots.push_back({.group = slot.at("group"),
+                          .pooling = pooling,
+                          .sequence = slot.value("sequence", int64_t{0}),
+                          .rows_of = slot.value("rows_of", int64_t{-1})});
   }
   return plan;
 }
@@ -122,7 +129,9 @@ Result<ExportedModel> read_model(const json& from) {
                  .bottom = dense.at("bottom"),
                  .top = dense.at("top"),
                  .cross_layers = dense.at("cross_layers"),
-                 .cross_rank = dense.at("cross_rank")};
+                 .cross_rank = dense.at("cross_rank"),
+                 .attention = dense.value("attention", std::vector<int64_t>()),
+                 .attention_softmax = dense.value("attention_softmax", false)};
   model.num_servers = from.at("servers");
   TESSERA_ASSIGN_OR_RETURN(model.features, read_features(from.at("features")));
   TESSERA_ASSIGN_OR_RETURN(model.lookup, read_lookup(from.at("lookup")));
@@ -140,7 +149,9 @@ bool is_consistent(const ExportedModel& model) {
     return false;
   if (static_cast<int64_t>(model.store_groups.size()) != plan.store_groups()) return false;
   for (const SlotPlan& slot : plan.slots)
-    if (slot.group < 0 || slot.group >= plan.num_groups) return false;
+    if (slot.group < 0 || slot.group >= plan.num_groups || slot.sequence < 0 ||
+        slot.rows_of >= static_cast<int64_t>(plan.slots.size()) || (slot.sequence > 0 && slot.rows_of < 0))
+      return false;
   for (int64_t g = 0; g < plan.store_groups(); ++g) {
     const int64_t dim = plan.wide && g % 2 == 1 ? 1 : plan.dim;
     if (model.store_groups[static_cast<size_t>(g)].dim != dim) return false;
@@ -179,22 +190,16 @@ int64_t version_of(const std::string& name) {
 }  // namespace
 
 Result<ExportedModel> exported_model(const RunConfig& run, const Setup& setup) {
-  const auto* source =
-      setup.data ? dynamic_cast<const recsys_data::EncodedSource*>(setup.data->train.get()) : nullptr;
-  const auto* servers = dynamic_cast<const SavesRows*>(setup.servers.get());
-  if (servers == nullptr)
-    return invalid(
-        "a model is exported by the process that has its rows; with roles in processes that is none yet");
-  if (source == nullptr)
+  if (!setup.facts.encodings)
     return invalid(
         "this data does not say how its values become numbers and ids, so the model cannot be exported");
   ExportedModel model{.model = run.model,
                       .features = {},
                       .lookup = setup.embeddings.lookup,
                       .store_groups = setup.embeddings.store_groups,
-                      .num_servers = servers->num_snapshots()};
+                      .num_servers = run.servers};
   const recsys_data::Features& features = setup.facts.features;
-  const recsys_data::FeatureEncodings& encodings = source->encodings();
+  const recsys_data::FeatureEncodings& encodings = *setup.facts.encodings;
   TESSERA_REQUIRE(
       encodings.numbers.size() == features.numeric.size() && encodings.ids.size() == features.slots.size(),
       "{} and {} encodings of {} and {} features", encodings.numbers.size(), encodings.ids.size(),
@@ -215,7 +220,9 @@ std::string to_text(const ExportedModel& model) {
                 {"bottom", model.model.bottom},
                 {"top", model.model.top},
                 {"cross_layers", model.model.cross_layers},
-                {"cross_rank", model.model.cross_rank}}},
+                {"cross_rank", model.model.cross_rank},
+                {"attention", model.model.attention},
+                {"attention_softmax", model.model.attention_softmax}}},
               {"features", to_json(model.features)},
               {"lookup", to_json(model.lookup)},
               {"groups", groups},
@@ -234,7 +241,8 @@ Result<ExportedModel> read_exported_model(const fs::path& folder) {
 
 Result<std::unique_ptr<DenseModel>> make_dense_model(const ExportedModel& model) {
   return DenseModel::create(model.model, static_cast<int64_t>(model.features.numeric.size()),
-                            static_cast<int64_t>(model.features.slots.size()), model.lookup.dim, 0);
+                            static_cast<int64_t>(model.features.slots.size()), model.lookup.dim, 0,
+                            model.lookup.sequences());
 }
 
 Status write_dense(const fs::path& path, const Parameters& parameters, const at::Tensor& flat_values) {
@@ -285,7 +293,8 @@ int64_t newest_exported_version(const fs::path& folder) {
 }
 
 Result<std::unique_ptr<Exporter>> Exporter::open(ExportOptions options, const ExportedModel& model,
-                                                 SavesRows& servers, DenseModel& dense) {
+                                                 EmbeddingWorker& worker, DenseModel& dense) {
+  options.folder = fs::absolute(options.folder);  // for servers that are other processes
   std::error_code failure;
   fs::create_directories(options.folder, failure);
   if (failure) return system_error("cannot make the export folder", options.folder, failure.value());
@@ -297,7 +306,8 @@ Result<std::unique_ptr<Exporter>> Exporter::open(ExportOptions options, const Ex
       return invalid("{}: another model was exported there; give a folder of its own", options.folder.string());
   }
   TESSERA_RETURN_IF_ERROR(write_file_atomically(path, text));
-  std::unique_ptr<Exporter> exporter(new Exporter(std::move(options), servers, dense));
+  std::unique_ptr<Exporter> exporter(new Exporter(std::move(options), model.num_servers, worker, dense));
+  exporter->next_request_ = uint64_t{std::random_device{}()} << 32;
   exporter->next_ = newest_exported_version(exporter->options_.folder) + 1;
   exporter->thread_ = std::thread([raw = exporter.get()] { raw->work(); });
   return exporter;
@@ -347,28 +357,46 @@ Status Exporter::finish(int64_t steps_done) {
 }
 
 Status Exporter::write(const Order& order) {
-  using Kind = recsys::Store::SnapshotKind;
   const bool full = needs_full_ || next_ - base_ > options_.most_deltas;
+  Status status = write(order, full);
+  // A server that took the place of another has nothing to build on.
+  if (full || status.ok() || status.error().code != ErrorCode::not_found) return status;
+  return write(order, true);
+}
+
+Status Exporter::write(const Order& order, bool full) {
   needs_full_ = true;  // when this one fails, its changes are in no file
   const int64_t number = next_++;
+  const VersionRequest request{.number = number, .full = full, .id = next_request_++};
   ExportedVersion version{
       .number = number, .base = full ? number : base_, .step = order.step, .time = unix_time()};
-  for (int64_t s = 0; s < servers_.num_snapshots(); ++s)
-    version.rows.push_back(fmt::format("rows-{}-{}.{}", s, number, full ? "full" : "delta"));
+  for (int64_t s = 0; s < num_servers_; ++s) version.rows.push_back(version_rows_file(s, request));
   version.dense = fmt::format("dense-{}.safetensors", number);
-  TESSERA_RETURN_IF_ERROR(servers_.save(full ? Kind::full : Kind::delta, [&](int64_t server) {
-    return (options_.folder / version.rows[static_cast<size_t>(server)]).string();
-  }));
-  TESSERA_RETURN_IF_ERROR(write_dense(options_.folder / version.dense, dense_.parameters(), order.weights));
-  json out = {{"number", version.number}, {"base", version.base},   {"step", version.step},
-              {"time", version.time},     {"dense", version.dense}, {"rows", version.rows}};
-  TESSERA_RETURN_IF_ERROR(write_file_atomically(version_path(options_.folder, number), out.dump() + "\n"));
+  if (Status status = write_files(order, request, version); !status.ok()) {
+    remove_files(version);
+    return status;
+  }
   needs_full_ = false;
   ++versions_;
   if (!full) return {};
   base_before_ = std::exchange(base_, number);
   remove_old();
   return {};
+}
+
+Status Exporter::write_files(const Order& order, const VersionRequest& request,
+                             const ExportedVersion& version) {
+  TESSERA_RETURN_IF_ERROR(worker_.save_version(options_.folder.string(), request));
+  TESSERA_RETURN_IF_ERROR(write_dense(options_.folder / version.dense, dense_.parameters(), order.weights));
+  json out = {{"number", version.number}, {"base", version.base},   {"step", version.step},
+              {"time", version.time},     {"dense", version.dense}, {"rows", version.rows}};
+  return write_file_atomically(version_path(options_.folder, version.number), out.dump() + "\n");
+}
+
+void Exporter::remove_files(const ExportedVersion& version) const {
+  std::error_code ignored;
+  fs::remove(options_.folder / version.dense, ignored);
+  for (const std::string& rows : version.rows) fs::remove(options_.folder / rows, ignored);
 }
 
 // Versions before the base before this one: whoever still reads them is a whole base behind.
@@ -379,9 +407,7 @@ void Exporter::remove_old() {
     auto version = read_exported_version(options_.folder, number);
     std::error_code ignored;
     fs::remove(entry.path(), ignored);
-    if (!version.ok()) continue;
-    fs::remove(options_.folder / version->dense, ignored);
-    for (const std::string& rows : version->rows) fs::remove(options_.folder / rows, ignored);
+    if (version.ok()) remove_files(*version);
   }
 }
 

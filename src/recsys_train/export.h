@@ -26,7 +26,7 @@
 #include "recsys_data/encoding.h"
 #include "recsys_train/lookup.h"
 #include "recsys_train/model.h"
-#include "recsys_train/saves_rows.h"
+#include "recsys_train/worker.h"
 
 namespace tessera::recsys_train {
 
@@ -39,7 +39,7 @@ struct ExportedModel {
 };
 struct RunConfig;
 struct Setup;
-// What the trainer of a run exports. Errors: data without encodings; rows that lie in other processes.
+// What the trainer of a run exports. Errors: data without encodings.
 Result<ExportedModel> exported_model(const RunConfig& run, const Setup& setup);
 std::string to_text(const ExportedModel& model);
 Result<ExportedModel> read_exported_model(const std::filesystem::path& folder);
@@ -71,7 +71,7 @@ class Exporter {
  public:
   // Errors: a folder that holds another model.
   static Result<std::unique_ptr<Exporter>> open(ExportOptions options, const ExportedModel& model,
-                                                SavesRows& servers, DenseModel& dense);
+                                                EmbeddingWorker& worker, DenseModel& dense);
   ~Exporter();
 
   // Begins a version when one is due and none is being written. It never waits.
@@ -85,15 +85,20 @@ class Exporter {
     int64_t step;
     at::Tensor weights;
   };
-  Exporter(ExportOptions options, SavesRows& servers, DenseModel& dense)
-      : options_(std::move(options)), servers_(servers), dense_(dense) {}
+  Exporter(ExportOptions options, int64_t num_servers, EmbeddingWorker& worker, DenseModel& dense)
+      : options_(std::move(options)), num_servers_(num_servers), worker_(worker), dense_(dense) {}
   void work();
   Status write(const Order& order);
+  Status write(const Order& order, bool full);
+  Status write_files(const Order& order, const VersionRequest& request, const ExportedVersion& version);
+  void remove_files(const ExportedVersion& version) const;
   void remove_old();
 
   ExportOptions options_;
-  SavesRows& servers_;
+  int64_t num_servers_;
+  EmbeddingWorker& worker_;
   DenseModel& dense_;
+  uint64_t next_request_ = 0;
   int64_t next_ = 1, base_ = 0, base_before_ = 0, versions_ = 0;
   bool needs_full_ = true;
   Clock::time_point last_ = Clock::now();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "recsys_train/dot_kernels.h"
 #include "recsys_train/parameters.h"
 
 namespace tessera::recsys_train {
@@ -21,7 +22,8 @@ class Linear {
   Linear(Parameters& parameters, const std::string& name, int64_t inputs, int64_t outputs, bool relu,
          bool bias = true);
   Tensor forward(const Tensor& x_BI);
-  Tensor backward(const Tensor& gradient_BO);
+  // The gradient of the input is undefined where nobody wants it.
+  Tensor backward(const Tensor& gradient_BO, bool wants_input = true);
 
  private:
   Parameters& parameters_;
@@ -36,23 +38,33 @@ class Mlp {
   Mlp(Parameters& parameters, const std::string& name, int64_t inputs, const std::vector<int64_t>& sizes,
       bool last_relu);
   Tensor forward(Tensor x);
-  Tensor backward(Tensor gradient);
+  Tensor backward(Tensor gradient, bool wants_input = true);
 
  private:
   std::vector<Linear> layers_;
 };
 
-// DLRM (Naumov et al., 2019): the dot products of all pairs of different vectors of a row.
+// DLRM (Naumov et al., 2019): a vector x, and the dot products of all pairs of x and others, F vectors in all;
+// pairs (i, j < i) by rows.
 class DotInteraction {
  public:
-  explicit DotInteraction(int64_t vectors);
-  Tensor forward(const Tensor& z_BFD);      // -> [B, F (F - 1) / 2], pairs (i, j < i) by rows
-  Tensor backward(const Tensor& gradient);  // -> [B, F, D]
-  int64_t outputs() const { return vectors_ * (vectors_ - 1) / 2; }
+  DotInteraction(int64_t vectors, int64_t dim);
+  Tensor forward(const Tensor& x_BD, const Tensor& others_BSD);  // -> [B, D + F (F - 1) / 2]
+  struct Gradients {
+    Tensor x, others;
+  };
+  Gradients backward(const Tensor& gradient);
+  int64_t outputs() const { return dim_ + pairs_of(vectors_); }
 
  private:
-  int64_t vectors_;
-  Tensor pairs_, input_;
+  static int64_t pairs_of(int64_t vectors) { return vectors * (vectors - 1) / 2; }
+  Tensor forward_by_matrices(const Tensor& x_BD, const Tensor& others_BSD);
+  Gradients backward_by_matrices(const Tensor& gradient);
+  DotRows rows_from(int64_t first) const;
+
+  int64_t vectors_, dim_;
+  const DotKernels* kernels_;  // null: by products of matrices
+  Tensor pairs_, input_, x_, others_;
 };
 
 // DCNv2 (Wang et al., 2021): x_{l+1} = x_0 * (W_l x_l + b_l) + x_l; with rank > 0, W_l = U_l V_l.

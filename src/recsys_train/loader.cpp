@@ -3,10 +3,14 @@
 namespace tessera::recsys_train {
 
 DataFacts facts_of(const recsys_data::Splits& splits) {
-  return {.features = splits.train->features(),
-          .train_rows = splits.train->rows(),
-          .has_test = splits.test != nullptr,
-          .best_auc = splits.best_auc};
+  DataFacts facts{.features = splits.train->features(),
+                  .train_rows = splits.train->rows(),
+                  .has_test = splits.test != nullptr,
+                  .best_auc = splits.best_auc,
+                  .encodings = std::nullopt};
+  if (const auto* source = dynamic_cast<const recsys_data::EncodedSource*>(splits.train.get()))
+    facts.encodings = source->encodings();
+  return facts;
 }
 
 Status LocalLoader::read_one(recsys_data::Source& source, Stream& stream) {

@@ -5,7 +5,9 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 
+#include "recsys_data/encoding.h"
 #include "recsys_data/open.h"
 
 namespace tessera::recsys_train {
@@ -28,6 +30,8 @@ struct DataFacts {
   int64_t train_rows = 0;  // of an epoch; 0: not known
   bool has_test = false;
   double best_auc = 0;
+  // How values become numbers and ids; none where the data does not say it.
+  std::optional<recsys_data::FeatureEncodings> encodings;
 };
 DataFacts facts_of(const recsys_data::Splits& splits);
 

@@ -53,7 +53,53 @@ void unpool_slot(const std::vector<int32_t>& positions, const std::vector<int64_
   }
 }
 
+// The last `longest` ids of a row.
+std::pair<size_t, size_t> last_of(const std::vector<int64_t>& offsets, size_t row, int64_t longest) {
+  auto [first, last] = range_of(offsets, row);
+  return {std::max(first, last - std::min(last, static_cast<size_t>(longest))), last};
+}
+
+// A row for each id of a sequence, zeros behind its end; and how many there are.
+void lay_out_sequence(const std::vector<int32_t>& positions, const std::vector<int64_t>& offsets,
+                      int64_t longest, const float* rows, size_t dim, size_t batch_rows, float* out,
+                      size_t stride, float* lengths, size_t sequences) {
+  for (size_t i = 0; i < batch_rows; ++i, out += stride) {
+    auto [first, last] = last_of(offsets, i, longest);
+    for (size_t k = first; k < last; ++k)
+      std::copy_n(rows + static_cast<size_t>(positions[k]) * dim, dim, out + (k - first) * dim);
+    std::fill(out + (last - first) * dim, out + static_cast<size_t>(longest) * dim, 0.f);
+    lengths[i * sequences] = static_cast<float>(last - first);
+  }
+}
+
+void take_back_sequence(const std::vector<int32_t>& positions, const std::vector<int64_t>& offsets,
+                        int64_t longest, const float* gradient, size_t stride, size_t dim, size_t batch_rows,
+                        float* sums) {
+  for (size_t i = 0; i < batch_rows; ++i, gradient += stride) {
+    auto [first, last] = last_of(offsets, i, longest);
+    for (size_t k = first; k < last; ++k) {
+      float* sum = sums + static_cast<size_t>(positions[k]) * dim;
+      for (size_t d = 0; d < dim; ++d) sum[d] += gradient[(k - first) * dim + d];
+    }
+  }
+}
+
 }  // namespace
+
+int64_t LookupPlan::num_places() const {
+  int64_t places = 0;
+  for (size_t slot = 0; slot < slots.size(); ++slot) places += places_of(slot);
+  return places;
+}
+
+std::vector<SequencePlace> LookupPlan::sequences() const {
+  std::vector<SequencePlace> all;
+  for (size_t slot = 0; slot < slots.size(); ++slot)
+    if (slots[slot].sequence > 0)
+      all.push_back(
+          {.slot = static_cast<int64_t>(slot), .target = slots[slot].rows_of, .length = slots[slot].sequence});
+  return all;
+}
 
 Result<Pooling> parse_pooling(std::string_view text) {
   if (text == "sum") return Pooling::sum;
@@ -113,7 +159,8 @@ void Deduplicator::run(const recsys_data::Batch& batch, Lookup& lookup) {
     auto& positions = lookup.positions[s];
     positions.resize(batch.slots[s].ids.size());
     for (size_t i = 0; i < positions.size(); ++i)
-      positions[i] = place_of(tables_[g], key_of(s, batch.slots[s].ids[i]), lookup.groups[g].keys);
+      positions[i] =
+          place_of(tables_[g], key_of(plan_.rows_of(s), batch.slots[s].ids[i]), lookup.groups[g].keys);
     lookup.offsets[s] = batch.slots[s].offsets;
   }
 }
@@ -128,23 +175,30 @@ Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, c
   return servers.get(plan.store_group(group) + 1, rows.keys, rows.wide, options);
 }
 
-void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled, std::span<float> wide) {
+void pool(const LookupPlan& plan, const Lookup& lookup, const PooledRows& out) {
   const auto dim = static_cast<size_t>(plan.dim), rows = static_cast<size_t>(lookup.batch_rows);
-  const size_t slots = plan.slots.size();
-  for (size_t s = 0; s < slots; ++s) {
+  const size_t slots = plan.slots.size(), stride = static_cast<size_t>(plan.num_places()) * dim;
+  const size_t sequences = rows == 0 ? 0 : out.lengths.size() / rows;
+  float* place = out.pooled.data();
+  float* lengths = out.lengths.data();
+  for (size_t s = 0; s < slots; place += static_cast<size_t>(plan.places_of(s++)) * dim) {
     const GroupRows& group = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
-    pool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, group.rows.data(), dim, rows,
-              pooled.data() + s * dim, slots * dim);
+    if (plan.slots[s].sequence > 0)
+      lay_out_sequence(lookup.positions[s], lookup.offsets[s], plan.slots[s].sequence, group.rows.data(), dim,
+                       rows, place, stride, lengths++, sequences);
+    else
+      pool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, group.rows.data(), dim, rows,
+                place, stride);
     if (plan.wide)
       pool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, group.wide.data(), 1, rows,
-                wide.data() + s, slots);
+                out.wide.data() + s, slots);
   }
 }
 
 void unpool(const LookupPlan& plan, int64_t group, std::span<const float> pooled_gradient,
             std::span<const float> wide_gradient, Lookup& lookup) {
   const auto dim = static_cast<size_t>(plan.dim), rows = static_cast<size_t>(lookup.batch_rows);
-  const size_t slots = plan.slots.size();
+  const size_t slots = plan.slots.size(), stride = static_cast<size_t>(plan.num_places()) * dim;
   auto is_meant = [group](int64_t g) { return group == kAllGroups || g == group; };
   for (int64_t g = 0; g < plan.num_groups; ++g) {
     if (!is_meant(g)) continue;
@@ -152,11 +206,16 @@ void unpool(const LookupPlan& plan, int64_t group, std::span<const float> pooled
     sums.gradients.assign(sums.keys.size() * dim, 0);
     if (plan.wide) sums.wide_gradients.assign(sums.keys.size(), 0);
   }
-  for (size_t s = 0; s < slots; ++s) {
+  const float* place = pooled_gradient.data();
+  for (size_t s = 0; s < slots; place += static_cast<size_t>(plan.places_of(s++)) * dim) {
     if (!is_meant(plan.slots[s].group)) continue;
     GroupRows& sums = lookup.groups[static_cast<size_t>(plan.slots[s].group)];
-    unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, pooled_gradient.data() + s * dim,
-                slots * dim, dim, rows, sums.gradients.data());
+    if (plan.slots[s].sequence > 0)
+      take_back_sequence(lookup.positions[s], lookup.offsets[s], plan.slots[s].sequence, place, stride, dim,
+                         rows, sums.gradients.data());
+    else
+      unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, place, stride, dim, rows,
+                  sums.gradients.data());
     if (plan.wide)
       unpool_slot(lookup.positions[s], lookup.offsets[s], plan.slots[s].pooling, wide_gradient.data() + s,
                   slots, 1, rows, sums.wide_gradients.data());

@@ -3,18 +3,20 @@
 //
 // Slots belong to groups (own optimizer, own staleness bound), all of one dimension D. A model with a linear
 // part has a second group of dimension 1 beside each of them, with the same ids. In the store a key is the
-// slot's number in the top 8 bits and 56 bits of the id, so slots never share a row.
+// slot's number in the top 8 bits and 56 bits of the id, so slots share no row unless the plan says so.
 //
-// Shapes: B rows, S slots, D dimension, U distinct keys of a group in the batch.
-// Bits: a row's gradient is summed in the order of the batch's rows, so it does not depend on servers or
-// threads.
+// Shapes: B rows, S slots, P places (S without sequences), Q sequences, D dimension, U distinct keys of a group
+// in the batch. Bits: a row's gradient is summed in the order of the batch's rows, so it does not depend on
+// servers or threads.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "recsys_data/batch.h"
+#include "recsys_train/sequence.h"
 #include "recsys_train/servers.h"
 
 namespace tessera::recsys_train {
@@ -26,6 +28,10 @@ const char* to_string(Pooling pooling);
 struct SlotPlan {
   int64_t group = 0;
   Pooling pooling = Pooling::sum;
+  // Of a behaviour sequence: so many of its last ids keep a row each, for the dense network to pool
+  // (sequence.h). 0: pooled here.
+  int64_t sequence = 0;
+  int64_t rows_of = -1;  // the slot whose rows it shares, the target of a sequence; -1: its own
 };
 
 struct LookupPlan {
@@ -34,6 +40,14 @@ struct LookupPlan {
       1;  // of dimension `dim`; with `wide`, store group 2 g is group g and 2 g + 1 its linear part
   int64_t dim = 16;
   bool wide = false;
+
+  // Of pooled rows in a batch row: one for each slot, and as many as it is long for a sequence.
+  int64_t places_of(size_t slot) const { return std::max<int64_t>(1, slots[slot].sequence); }
+  int64_t num_places() const;
+  std::vector<SequencePlace> sequences() const;
+  size_t rows_of(size_t slot) const {
+    return slots[slot].rows_of < 0 ? slot : static_cast<size_t>(slots[slot].rows_of);
+  }
 
   int64_t store_group(int64_t group) const { return wide ? 2 * group : group; }
   int64_t store_groups() const { return wide ? 2 * num_groups : num_groups; }
@@ -79,8 +93,12 @@ class Deduplicator {
 // Rows of one group of a batch from the servers.
 Status fetch(EmbeddingServers& servers, const LookupPlan& plan, int64_t group, const GetOptions& options,
              Lookup& lookup);
-// pooled [B, S, D]; wide [B, S] where the plan has it, else empty.
-void pool(const LookupPlan& plan, const Lookup& lookup, std::span<float> pooled, std::span<float> wide);
+// What a dense network gets of a batch: pooled [B, P, D]; wide [B, S] where the plan has it; lengths [B, Q] of
+// its sequences.
+struct PooledRows {
+  std::span<float> pooled, wide, lengths;
+};
+void pool(const LookupPlan& plan, const Lookup& lookup, const PooledRows& out);
 constexpr int64_t kAllGroups = -1;
 
 // Gradients of pooled values to those of the distinct rows of one group, or all, which are set.

@@ -77,7 +77,7 @@ TEST(Pooling, EqualsItsDefinitionForSumMeanAndSqrtN) {
                                  group.rows.begin() + static_cast<long>(i + 1) * kDim};
     }
     std::vector<float> pooled(kRows * 3 * kDim, NAN), wide(kRows * 3, NAN);
-    pool(plan, lookup, pooled, wide);
+    pool(plan, lookup, {pooled, wide, {}});
     for (size_t i = 0; i < kRows; ++i)
       for (size_t s = 0; s < 3; ++s)
         for (size_t d = 0; d < kDim; ++d) {
@@ -105,7 +105,7 @@ TEST(Pooling, GradientsAreTheTransposeOfPooling) {
     std::vector<float> pooled(kRows * 3 * kDim), wide(kRows * 3), y, y_wide;
     fill(y, pooled.size(), random);
     fill(y_wide, wide.size(), random);
-    pool(plan, lookup, pooled, wide);
+    pool(plan, lookup, {pooled, wide, {}});
     unpool(plan, kAllGroups, y, y_wide, lookup);
     double left = 0, right = 0, left_wide = 0, right_wide = 0;
     for (size_t i = 0; i < y.size(); ++i) left += double(pooled[i]) * y[i];

@@ -35,7 +35,7 @@ class Bottom {
   int64_t outputs() const { return outputs_; }
   Tensor forward(const Tensor& numeric) { return mlp_ ? mlp_->forward(numeric) : numeric; }
   void backward(const Tensor& gradient) {
-    if (mlp_) mlp_->backward(gradient);
+    if (mlp_) mlp_->backward(gradient, false);
   }
 
  private:
@@ -75,20 +75,17 @@ class Dlrm : public DenseModel {
   Dlrm(const ModelOptions& options, Sizes sizes)
       : sizes_(sizes),
         bottom_(parameters_, options, sizes.numbers),
-        dots_(sizes.slots + 1),
-        top_(parameters_, "top", sizes.dim + dots_.outputs(), with_logit(options.top), false) {}
+        dots_(sizes.slots + 1, sizes.dim),
+        top_(parameters_, "top", dots_.outputs(), with_logit(options.top), false) {}
 
  protected:
   Tensor logits(const Tensor& numeric, const Tensor& pooled, const Tensor&) override {
-    Tensor numbers = bottom_.forward(numeric);
-    Tensor pairs = dots_.forward(at::cat({numbers.unsqueeze(1), pooled}, 1));
-    return top_.forward(at::cat({numbers, pairs}, 1));
+    return top_.forward(dots_.forward(bottom_.forward(numeric), pooled));
   }
   void backward_from(const Tensor& gradient, Gradients& out) override {
-    Tensor joined = top_.backward(gradient);
-    Tensor vectors = dots_.backward(joined.narrow(1, sizes_.dim, dots_.outputs()));
-    out.pooled = vectors.narrow(1, 1, sizes_.slots);
-    bottom_.backward(joined.narrow(1, 0, sizes_.dim) + vectors.select(1, 0));
+    auto to = dots_.backward(top_.backward(gradient));
+    out.pooled = to.others;
+    bottom_.backward(to.x);
   }
 
  private:
@@ -140,7 +137,7 @@ class LinearAndDeep : public DenseModel {
     return fm_ ? sum + machine_.forward(pooled) : sum;
   }
   void backward_from(const Tensor& gradient, Gradients& out) override {
-    linear_.backward(gradient);
+    linear_.backward(gradient, false);
     out.wide = gradient.expand({gradient.size(0), sizes_.slots});
     out.pooled = sizes_.vectors(top_.backward(gradient).narrow(1, sizes_.numbers, sizes_.embedded()));
     if (fm_) out.pooled = out.pooled + machine_.backward(gradient);
@@ -160,7 +157,7 @@ Status check(const ModelOptions& options, Sizes sizes) {
   if (std::find(kKinds.begin(), kKinds.end(), options.kind) == kKinds.end())
     return invalid("model.kind: got '{}', expected dnn, dlrm, dcnv2, deepfm or wide-deep{}", options.kind,
                    did_you_mean(options.kind, kKinds));
-  for (const auto* list : {&options.bottom, &options.top})
+  for (const auto* list : {&options.bottom, &options.top, &options.attention})
     for (int64_t size : *list)
       if (size < 1) return invalid("model: a layer of {} units; expected at least 1", size);
   if (options.kind == "dlrm" && (options.bottom.empty() || options.bottom.back() != sizes.dim))
@@ -191,16 +188,21 @@ bool has_linear_part(const std::string& kind) {
 }
 
 Result<std::unique_ptr<DenseModel>> DenseModel::create(const ModelOptions& options, int64_t numbers,
-                                                       int64_t slots, int64_t dim, uint64_t seed) {
+                                                       int64_t slots, int64_t dim, uint64_t seed,
+                                                       const std::vector<SequencePlace>& sequences) {
   Sizes sizes{numbers, slots, dim};
   TESSERA_RETURN_IF_ERROR(check(options, sizes));
   auto model = make(options, sizes);
+  if (!sequences.empty())
+    model->sequences_.emplace(model->parameters_, sequences, slots, dim, options.attention,
+                              options.attention_softmax);
   model->parameters_.allocate(seed);
   return model;
 }
 
-at::Tensor DenseModel::forward(const Tensor& numeric, const Tensor& pooled, const Tensor& wide) {
-  logits_ = logits(numeric, pooled, wide);
+at::Tensor DenseModel::forward(const Tensor& numeric, const Tensor& pooled, const Tensor& wide,
+                               const Tensor& lengths) {
+  logits_ = logits(numeric, sequences_ ? sequences_->forward(pooled, lengths) : pooled, wide);
   return logits_.view({logits_.size(0)});
 }
 
@@ -210,6 +212,7 @@ DenseModel::Gradients DenseModel::backward(const Tensor& labels) {
   out.loss = at::binary_cross_entropy_with_logits(logits_, target).item<double>();
   Tensor gradient = (at::sigmoid(logits_) - target) / static_cast<double>(logits_.size(0));
   backward_from(gradient, out);
+  if (sequences_) out.pooled = sequences_->backward(out.pooled);
   out.pooled = out.pooled.contiguous();
   if (out.wide.defined()) out.wide = out.wide.contiguous();
   return out;

@@ -24,13 +24,14 @@ struct PipelineStages {
   std::function<void(const Error&)> abort;  // ends waits inside the stages
 };
 
-// `prefetch` batches may wait for each stage; `outstanding` more may be between look-up and update.
+// `prefetch` batches may wait for their look-up, one for the computation: what is looked up earlier than that
+// is older when it is used, and no faster. `outstanding` more may be between look-up and update.
 template <class Work>
 Status run_pipeline(const PipelineStages<Work>& stages, int64_t prefetch, int64_t outstanding) {
   using Item = std::unique_ptr<Work>;
   const auto depth = static_cast<size_t>(prefetch < 1 ? 1 : prefetch);
-  const size_t items = 2 * depth + static_cast<size_t>(outstanding) + 4;
-  Queue<Item> idle(items), loaded(depth), ready(depth), done(items);
+  const size_t items = depth + static_cast<size_t>(outstanding) + 5;
+  Queue<Item> idle(items), loaded(depth), ready(1), done(items);
   for (size_t i = 0; i < items; ++i) idle.push(std::make_unique<Work>());
 
   std::mutex mutex;

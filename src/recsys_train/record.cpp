@@ -24,6 +24,20 @@ json to_json(const Quality& quality) {
           {"test_calibration", number(quality.calibration)}};
 }
 
+// Seconds of the stages of a step; `stage`: where TensorBoard has the samples per second of one.
+struct Seconds {
+  const char* name;
+  double StepReport::*field;
+  const char* stage;
+};
+constexpr Seconds kSeconds[] = {{"load_s", &StepReport::load_s, "stage/load_samples_per_s"},
+                                {"gate_s", &StepReport::gate_s, nullptr},
+                                {"look_up_s", &StepReport::look_up_s, "stage/look_up_samples_per_s"},
+                                {"wait_s", &StepReport::wait_s, nullptr},
+                                {"dense_s", &StepReport::dense_s, "stage/dense_samples_per_s"},
+                                {"reduce_s", &StepReport::reduce_s, nullptr},
+                                {"update_s", &StepReport::update_s, "stage/update_samples_per_s"}};
+
 }  // namespace
 
 RunRecord::RunRecord(std::filesystem::path folder, std::string command, std::string settings,
@@ -50,24 +64,39 @@ Status RunRecord::step(const StepReport& step) {
   ++steps_;
   rows_ += step.rows;
   loss_ += step.loss * static_cast<double>(step.rows);
-  wait_s_ += step.wait_s;
-  dense_s_ += step.dense_s;
-  reduce_s_ += step.reduce_s;
+  for (auto seconds : kSeconds) sums_.*seconds.field += step.*seconds.field;
   last_step_ = step.step;
   return steps_ == record_every_ ? write_line(step.step) : Status();
 }
 
+// Of the rows asked for since the last line, those that workers had.
+Status RunRecord::add_traffic(int64_t step, json& line) {
+  auto now = traffic ? traffic() : Result<Traffic>(Traffic());
+  if (!now || now->cache.gets <= cache_.gets) return {};  // a worker that was replaced counts anew
+  const double rate =
+      static_cast<double>(now->cache.hits - cache_.hits) / static_cast<double>(now->cache.gets - cache_.gets);
+  cache_ = now->cache;
+  line["cache_hit_rate"] = rate;
+  return board_->scalar("cache/hit_rate", rate, step);
+}
+
 Status RunRecord::write_line(int64_t step) {
+  const double samples = static_cast<double>(rows_);
   const double seconds = seconds_since(line_start_), loss = loss_ / static_cast<double>(rows_);
   const double rate = static_cast<double>(rows_) / seconds;
-  json line = {{"step", step},      {"time", unix_time()}, {"loss", number(loss)},
-               {"samples", rows_},  {"seconds", seconds},  {"samples_per_s", rate},
-               {"wait_s", wait_s_}, {"dense_s", dense_s_}, {"reduce_s", reduce_s_}};
+  json line = {{"step", step},     {"time", unix_time()}, {"loss", number(loss)},
+               {"samples", rows_}, {"seconds", seconds},  {"samples_per_s", rate}};
+  for (auto part : kSeconds) line[part.name] = sums_.*part.field;
+  TESSERA_RETURN_IF_ERROR(add_traffic(step, line));
   std::ofstream file(folder_ / "metrics.jsonl", std::ios::app);
   file << line.dump() << "\n" << std::flush;
   if (!file.good()) return system_error("cannot write", folder_ / "metrics.jsonl", errno);
   steps_ = rows_ = 0;
-  loss_ = wait_s_ = dense_s_ = reduce_s_ = 0;
+  loss_ = 0;
+  for (auto part : kSeconds)
+    if (part.stage != nullptr && sums_.*part.field > 0)
+      TESSERA_RETURN_IF_ERROR(board_->scalar(part.stage, samples / sums_.*part.field, step));
+  sums_ = {};
   line_start_ = Clock::now();
   TESSERA_RETURN_IF_ERROR(board_->scalar("train/loss", loss, step));
   return board_->scalar("train/samples_per_s", rate, step);
@@ -76,6 +105,9 @@ Status RunRecord::write_line(int64_t step) {
 Status RunRecord::test(int64_t step, const Quality& quality) {
   quality_ = quality;
   line_start_ = Clock::now();  // the time of the test is not that of training
+  json test = to_json(quality);
+  test["step"] = step;
+  tests_.push_back(std::move(test));
   TESSERA_RETURN_IF_ERROR(board_->scalar("test/auc", quality.auc, step));
   TESSERA_RETURN_IF_ERROR(board_->scalar("test/log_loss", quality.log_loss, step));
   TESSERA_RETURN_IF_ERROR(board_->scalar("test/normalised_entropy", quality.normalised_entropy, step));
@@ -83,15 +115,20 @@ Status RunRecord::test(int64_t step, const Quality& quality) {
   return board_->flush();
 }
 
-Status RunRecord::finish(const std::string& error) {
+Status RunRecord::finish(const std::string& error, json result) {
   if (steps_ > 0) TESSERA_RETURN_IF_ERROR(write_line(last_step_));
   TESSERA_RETURN_IF_ERROR(board_->flush());
+  if (result.is_object()) {
+    result["tests"] = tests_;
+    TESSERA_RETURN_IF_ERROR(write_file_atomically(folder_ / "recsys.json", result.dump(2) + "\n"));
+  }
   return write_card(error.empty() ? "finished" : "failed", error);
 }
 
 Status RunRecord::write_card(const std::string& status, const std::string& error) const {
   Machine machine = this_machine();
   json card = {{"format", 1},
+               {"kind", "recommender"},
                {"name", folder_.filename().string()},
                {"status", status},
                {"command", command_},

@@ -26,6 +26,7 @@ struct RunResult {
   std::vector<Quality> tests;                    // after each epoch
   double best_auc = 0;                           // of the test rows where the truth is known
   std::vector<GroupResult> groups;
+  Traffic traffic;                      // of all workers
   std::string weights_hash, rows_hash;  // where asked for
 
   Quality test() const { return tests.empty() ? Quality{} : tests.back(); }
@@ -44,6 +45,21 @@ struct TrainerSeat {
   std::string memory;  // shared file of its TrainerMemory; empty: none
 };
 
+// What a worker sees of its servers: through the wire of this process and through its cache, where the run has
+// them.
+class WorkerView {
+ public:
+  enum class Place : uint8_t { same_process, other_processes };
+  WorkerView() = default;
+  // `servers` must outlive it.
+  WorkerView(const RunConfig& run, const EmbeddingPlan& plan, EmbeddingServers& servers, Place place);
+  EmbeddingServers& servers() const { return *seen_; }
+
+ private:
+  std::vector<std::unique_ptr<EmbeddingServers>> layers_;
+  EmbeddingServers* seen_ = nullptr;
+};
+
 // What a run is made of. In one process it holds everything; a trainer in its own process has no data and no
 // servers, only the worker it asks.
 struct Setup {
@@ -53,6 +69,7 @@ struct Setup {
   EmbeddingPlan embeddings;
   std::unique_ptr<BatchLoader> loader;
   std::unique_ptr<EmbeddingServers> servers;
+  WorkerView view;
   std::unique_ptr<EmbeddingWorker> worker;
   std::unique_ptr<DenseModel> model;
   std::unique_ptr<DenseOptimizer> optimizer;
@@ -65,6 +82,8 @@ Result<std::unique_ptr<Setup>> set_up(const RunConfig& run, const TrainerSeat& s
 Result<std::unique_ptr<Setup>> set_up_trainer(const RunConfig& run, DataFacts facts,
                                               std::unique_ptr<EmbeddingWorker> worker, const TrainerSeat& seat);
 
+// Dimension of each group of the store.
+std::vector<int64_t> dims_of(const EmbeddingPlan& plan);
 // How the servers of a run number and order what they get.
 ServingOptions serving_options(const RunConfig& run);
 

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "core/nearest.h"
+#include "recsys_train/checkpoint.h"
 
 namespace tessera::recsys_train {
 namespace {
@@ -64,9 +65,9 @@ void bind_embedding(Config& config, RunConfig& run) {
   recsys::GroupOptions& group = run.embedding;
   recsys::OptimizerOptions& optimizer = group.optimizer;
   config.bind("embedding.dim", &group.dim, "numbers of a row");
-  config.bind("embedding.row_type", &group.row_type, "f32, bf16, f16 or i8", recsys::parse_row_type,
+  config.bind("embedding.row_type", &group.row_type, "float32, bf16, fp16 or int8", recsys::parse_row_type,
               [](recsys::RowType type) { return recsys::to_string(type); });
-  config.bind("embedding.stochastic_rounding", &group.stochastic_rounding, "for row types other than f32");
+  config.bind("embedding.stochastic_rounding", &group.stochastic_rounding, "for row types other than float32");
   config.bind("embedding.pooling", &run.pooling, "of several ids: sum, mean or sqrt-n", parse_pooling,
               [](Pooling pooling) { return to_string(pooling); });
   config.bind("embedding.init", &group.init.kind, "zeros, constant, uniform or normal", recsys::parse_init,
@@ -83,11 +84,45 @@ void bind_embedding(Config& config, RunConfig& run) {
   config.bind("embedding.initial_accumulator", &optimizer.initial_accumulator, "of Adagrad");
   config.bind("embedding.accumulate_after", &optimizer.accumulate_after,
               "Adagrad divides before it adds the new square, as Persia does");
+  using Admission = recsys::AdmissionOptions::Kind;
+  using Eviction = recsys::EvictionOptions::Kind;
+  config.bind("embedding.admission", &group.admission.kind,
+              "which ids get a row: all, probability, counter or bloom", recsys::parse_admission,
+              [](Admission kind) { return recsys::to_string(kind); });
+  config.bind("embedding.admission_probability", &group.admission.probability, "probability: at each visit");
+  config.bind("embedding.admission_threshold", &run.admission_threshold,
+              "counter, bloom: the visit at which a row is made, from 1");
+  config.bind("embedding.memory_bytes", &run.memory_bytes, "memory for all rows; 0: no bound");
+  config.bind("embedding.eviction", &group.eviction.kind,
+              "which rows leave it: lru, lfu, ttl or l2-norm; none stands for lru where there is a bound",
+              recsys::parse_eviction, [](Eviction kind) { return recsys::to_string(kind); });
+  config.bind("embedding.ttl_steps", &group.eviction.ttl_steps,
+              "ttl: rows untouched for longer go, bound or not");
+  config.bind("embedding.disk", &run.disk.folder,
+              "folder where rows go that leave memory, to come back when asked for; empty: they are dropped");
+  config.bind("embedding.disk_bytes", &run.disk.budget_bytes, "most bytes of each group there; 0: no bound");
+  config.bind("embedding.disk_direct", &run.disk.direct, "past the page cache");
   config.bind("wide.optimizer", &run.wide_optimizer.kind, "of the one-dimensional rows of deepfm and wide-deep",
               recsys::parse_optimizer,
               [](recsys::OptimizerOptions::Kind kind) { return recsys::to_string(kind); });
   config.bind("wide.learning_rate", &run.wide_optimizer.learning_rate, "of those rows");
   config.bind_table("groups", &run.groups, "slots with a staleness bound or learning rate of their own");
+}
+
+void bind_wire(Config& config, RunConfig& run) {
+  auto bind_type = [&config](const char* key, recsys::RowType* type, const char* help) {
+    config.bind(key, type, help, recsys::parse_row_type,
+                [](recsys::RowType t) { return recsys::to_string(t); });
+  };
+  config.bind("wire.compress", &run.wire.on, "ids packed and values in few bits between workers and servers");
+  bind_type("wire.rows", &run.wire.rows, "float32, fp16, bf16 or int8 with a scale for 32 values");
+  bind_type("wire.gradients", &run.wire.gradients, "the same, of gradients of rows");
+  config.bind("wire.error_feedback", &run.wire.error_feedback,
+              "what rounding takes from a gradient is sent later");
+  bind_type("wire.pooled", &run.wire.pooled,
+            "the same, of pooled rows and their gradients between workers and trainers that are processes");
+  config.bind("wire.cache_rows", &run.cache_rows,
+              "rows of each group that a worker keeps within the bound of staleness; 0: none");
 }
 
 recsys::GroupOptions embedding_options(const RunConfig& run) {
@@ -96,6 +131,7 @@ recsys::GroupOptions embedding_options(const RunConfig& run) {
   group.init.high = static_cast<float>(run.init_high);
   group.init.deviation = static_cast<float>(run.init_deviation);
   group.init.seed = run.seed;
+  group.admission.threshold = static_cast<uint32_t>(run.admission_threshold);
   return group;
 }
 
@@ -105,18 +141,39 @@ Status check(const RunConfig& run) {
     int64_t value, least;
   };
   const TrainerOptions& trainer = run.trainer;
-  for (Bound bound :
-       {Bound{"train.batch", trainer.batch, 1}, Bound{"train.epochs", run.epochs, 0},
-        Bound{"train.staleness", trainer.staleness, 0}, Bound{"train.prefetch", trainer.prefetch, 1},
-        Bound{"train.parts", trainer.parts, 0}, Bound{"train.dense_staleness", trainer.dense_staleness, 0},
-        Bound{"train.servers", run.servers, 1}, Bound{"train.trainers", run.trainers, 1},
-        Bound{"train.workers", run.workers, 1}, Bound{"train.threads", run.threads, 0},
-        Bound{"train.replicas", run.replicas, 0}})
+  for (Bound bound : {Bound{"train.batch", trainer.batch, 1},
+                      Bound{"train.epochs", run.epochs, 0},
+                      Bound{"train.staleness", trainer.staleness, 0},
+                      Bound{"train.staleness_warmup", trainer.staleness_warmup, 0},
+                      Bound{"train.prefetch", trainer.prefetch, 1},
+                      Bound{"train.parts", trainer.parts, 0},
+                      Bound{"train.dense_staleness", trainer.dense_staleness, 0},
+                      Bound{"train.servers", run.servers, 1},
+                      Bound{"train.trainers", run.trainers, 1},
+                      Bound{"train.workers", run.workers, 1},
+                      Bound{"train.checkpoint_every", trainer.checkpoint_every, 0},
+                      Bound{"train.full_every", run.full_every, 1},
+                      Bound{"train.keep", run.keep, 0},
+                      Bound{"train.threads", run.threads, 0},
+                      Bound{"train.replicas", run.replicas, 0},
+                      Bound{"embedding.memory_bytes", run.memory_bytes, 0},
+                      Bound{"model.sequence_length", run.sequence_length, 1},
+                      Bound{"embedding.admission_threshold", run.admission_threshold, 1},
+                      Bound{"embedding.disk_bytes", run.disk.budget_bytes, 0},
+                      Bound{"wire.cache_rows", run.cache_rows, 0}})
     if (bound.value < bound.least)
       return invalid("{}={}: expected at least {}", bound.key, bound.value, bound.least);
   if (run.replicas > 1) return invalid("train.replicas={}: expected 0 or 1", run.replicas);
   if (trainer.parts % run.trainers != 0)
     return invalid("train.parts={} over train.trainers={}: expected a multiple", trainer.parts, run.trainers);
+  if (!run.disk.folder.empty() && run.memory_bytes == 0)
+    return invalid(
+        "embedding.disk={}: embedding.memory_bytes says how much memory rows may take before they go there, "
+        "and is 0",
+        run.disk.folder);
+  if (!run.disk.folder.empty() && run.replicas > 0)
+    return invalid("train.replicas={} with embedding.disk: a job with replicas keeps all rows in memory",
+                   run.replicas);
   return recsys::validate(embedding_options(run));
 }
 
@@ -159,6 +216,70 @@ void add_store_groups(const RunConfig& run, const std::string& name, double lear
   plan.store_groups.push_back(wide);
 }
 
+void share_memory(const RunConfig& run, std::vector<recsys::GroupOptions>& groups) {
+  if (run.memory_bytes == 0) return;
+  int64_t all = 0;
+  auto bytes_of = [](const recsys::GroupOptions& group) { return row_bytes(group) + state_bytes(group); };
+  for (const auto& group : groups) all += bytes_of(group);
+  for (auto& group : groups) {
+    if (group.eviction.kind == recsys::EvictionOptions::Kind::none)
+      group.eviction.kind = recsys::EvictionOptions::Kind::lru;
+    const double share = static_cast<double>(bytes_of(group)) / static_cast<double>(all * run.servers);
+    group.eviction.budget_bytes =
+        std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(run.memory_bytes)));
+  }
+}
+
+Result<size_t> slot_named(const std::string& name, const std::string& where,
+                          const recsys_data::Features& features) {
+  auto found = std::find(features.slots.begin(), features.slots.end(), name);
+  if (found != features.slots.end()) return static_cast<size_t>(found - features.slots.begin());
+  return invalid("{}: the data has no slot '{}'{}", where, name, did_you_mean(name, features.slots));
+}
+
+// Rows are shared, so both slots must be of one group.
+Status plan_sequences(const RunConfig& run, const recsys_data::Features& features, LookupPlan& plan) {
+  for (const std::string& text : run.sequences) {
+    const size_t colon = text.find(':');
+    const std::string where = fmt::format("model.sequences '{}'", text);
+    if (colon == std::string::npos) return invalid("{}: expected HISTORY:ITEM, two slots of the data", where);
+    TESSERA_ASSIGN_OR_RETURN(size_t history, slot_named(text.substr(0, colon), where, features));
+    TESSERA_ASSIGN_OR_RETURN(size_t target, slot_named(text.substr(colon + 1), where, features));
+    SlotPlan& slot = plan.slots[history];
+    if (history == target || slot.sequence > 0 || plan.slots[target].sequence > 0)
+      return invalid("{}: expected a slot that is no other sequence or target, and a target that is none",
+                     where);
+    if (slot.group != plan.slots[target].group)
+      return invalid("{}: the two are in different groups, and share their rows", where);
+    slot.sequence = run.sequence_length;
+    slot.rows_of = static_cast<int64_t>(target);
+  }
+  return {};
+}
+
+// Finds the checkpoint to go on from. A round of batches must be what it was, or rows would be trained on
+// twice.
+Status settle_checkpoints(RunConfig& run) {
+  if (run.trainer.checkpoint_every > 0 && run.run_dir.empty())
+    return invalid("train.checkpoint_every={}: train.run_dir says where, and is empty",
+                   run.trainer.checkpoint_every);
+  if (run.resume == "auto") {
+    auto newest = newest_checkpoint(run.run_dir);
+    if (!newest && newest.error().code != ErrorCode::not_found) return newest.error();
+    run.resume = newest ? newest->string() : "";
+  }
+  if (run.resume.empty()) return {};
+  if (run.resume == "latest") {
+    if (run.run_dir.empty()) return invalid("train.resume=latest: train.run_dir says of what, and is empty");
+    TESSERA_ASSIGN_OR_RETURN(auto newest, newest_checkpoint(run.run_dir));
+    run.resume = newest.string();
+  }
+  TESSERA_ASSIGN_OR_RETURN(Checkpoint checkpoint, read_checkpoint(run.resume));
+  if (checkpoint.batch == run.trainer.batch && checkpoint.parts == run.trainer.parts) return {};
+  return invalid("{} was made with train.batch={} and train.parts={}, this run has {} and {}", run.resume,
+                 checkpoint.batch, checkpoint.parts, run.trainer.batch, run.trainer.parts);
+}
+
 }  // namespace
 
 void bind(Config& config, RunConfig& run) {
@@ -170,7 +291,17 @@ void bind(Config& config, RunConfig& run) {
               sizes_text);
   config.bind("model.cross_layers", &run.model.cross_layers, "dcnv2: cross layers");
   config.bind("model.cross_rank", &run.model.cross_rank, "dcnv2: rank of their matrices; 0: full");
+  config.bind(
+      "model.sequences", &run.sequences,
+      "behaviours of a user and what they are weighed for, \"HISTORY:ITEM\": a slot with several ids in order "
+      "of time, and the slot whose rows it shares");
+  config.bind("model.sequence_length", &run.sequence_length, "behaviours kept, the last ones");
+  config.bind("model.attention", &run.model.attention, "hidden layers of their attention, \"80,40\"",
+              parse_sizes, sizes_text);
+  config.bind("model.attention_softmax", &run.model.attention_softmax,
+              "weights of behaviours add up to 1; else as in the Deep Interest Network");
   bind_embedding(config, run);
+  bind_wire(config, run);
   config.bind("dense.optimizer", &run.dense.kind, "sgd, adagrad or adam");
   config.bind("dense.learning_rate", &run.dense.learning_rate, "of the dense weights");
   config.bind("dense.momentum", &run.dense.momentum, "sgd");
@@ -182,6 +313,8 @@ void bind(Config& config, RunConfig& run) {
   config.bind("train.mode", &trainer.mode, "sync, hybrid or async", parse_mode,
               [](Mode mode) { return to_string(mode); });
   config.bind("train.staleness", &trainer.staleness, "hybrid, async: batches that may be outstanding");
+  config.bind("train.staleness_warmup", &trainer.staleness_warmup,
+              "steps over which the bound grows from 0 to that; 0: it holds from the start");
   config.bind("train.dense_staleness", &trainer.dense_staleness,
               "async: steps by which dense gradients are late");
   config.bind("train.deterministic", &trainer.deterministic,
@@ -200,7 +333,14 @@ void bind(Config& config, RunConfig& run) {
               "embedding workers between trainers and servers; by tessera launch");
   config.bind("train.seed", &run.seed, "of weights and rows");
   config.bind("train.threads", &run.threads, "of the dense network; 0: libtorch's choice");
-  config.bind("train.run_dir", &run.run_dir, "where the record of the run goes; empty: none");
+  config.bind("train.run_dir", &run.run_dir, "where record and checkpoints of the run go; empty: none");
+  config.bind("train.checkpoint_every", &trainer.checkpoint_every, "steps between checkpoints; 0: none");
+  config.bind("train.full_every", &run.full_every,
+              "every n-th checkpoint holds all rows, the others those that changed");
+  config.bind("train.keep", &run.keep, "newest checkpoints kept; 0: all");
+  config.bind(
+      "train.resume", &run.resume,
+      "checkpoint to go on from: latest (of train.run_dir), auto (the same, if there is one), or its folder");
 }
 
 Result<RunConfig> load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
@@ -213,7 +353,15 @@ Result<RunConfig> load_run_config(const std::filesystem::path& file, const std::
   if (explained != nullptr) *explained = config.explain();
   TESSERA_RETURN_IF_ERROR(check(run));
   if (run.trainer.parts == 0) run.trainer.parts = run.trainers;
+  TESSERA_RETURN_IF_ERROR(settle_checkpoints(run));
   return run;
+}
+
+Status check_run_dir(const RunConfig& run) {
+  if (run.trainer.checkpoint_every == 0) return {};
+  if (run.resume.empty()) return check_no_later_checkpoint(run.run_dir, -1);
+  TESSERA_ASSIGN_OR_RETURN(Checkpoint checkpoint, read_checkpoint(run.resume));
+  return check_no_later_checkpoint(run.run_dir, checkpoint.standing.step);
 }
 
 Result<EmbeddingPlan> plan_embeddings(const RunConfig& run, const recsys_data::Features& features) {
@@ -228,11 +376,8 @@ Result<EmbeddingPlan> plan_embeddings(const RunConfig& run, const recsys_data::F
   for (const auto& [name, table] : run.groups.items()) {
     TESSERA_ASSIGN_OR_RETURN(GroupTable group, read_group(name, table));
     for (const std::string& slot : group.slots) {
-      auto found = std::find(features.slots.begin(), features.slots.end(), slot);
-      if (found == features.slots.end())
-        return invalid("groups.{}.slots: the data has no slot '{}'{}", name, slot,
-                       did_you_mean(slot, features.slots));
-      SlotPlan& place = plan.lookup.slots[static_cast<size_t>(found - features.slots.begin())];
+      TESSERA_ASSIGN_OR_RETURN(size_t number, slot_named(slot, fmt::format("groups.{}.slots", name), features));
+      SlotPlan& place = plan.lookup.slots[number];
       if (place.group != 0) return invalid("groups.{}.slots: slot '{}' is in two groups", name, slot);
       place.group = plan.lookup.num_groups;
     }
@@ -241,6 +386,8 @@ Result<EmbeddingPlan> plan_embeddings(const RunConfig& run, const recsys_data::F
     add_store_groups(run, name, group.learning_rate, plan);
     ++plan.lookup.num_groups;
   }
+  TESSERA_RETURN_IF_ERROR(plan_sequences(run, features, plan.lookup));
+  share_memory(run, plan.store_groups);
   return plan;
 }
 

@@ -17,6 +17,7 @@
 #include "recsys_train/dense_optimizer.h"
 #include "recsys_train/model.h"
 #include "recsys_train/trainer.h"
+#include "recsys_train/wire_end.h"
 
 namespace tessera::recsys_train {
 
@@ -27,7 +28,16 @@ struct RunConfig {
   double init_low = -0.01, init_high = 0.01, init_deviation = 0.01;  // of its initial values
   recsys::OptimizerOptions wide_optimizer;  // of the one-dimensional rows of a linear part
   Pooling pooling = Pooling::sum;
+  std::vector<std::string> sequences;  // "SLOT:TARGET": behaviours, and the slot of what they are weighed for
+  int64_t sequence_length = 50;        // behaviours kept of a row, the last
   nlohmann::json groups = nlohmann::json::object();
+  int64_t admission_threshold = 2;  // of embedding.admission
+  // Bytes of memory for all rows, shared over groups by the size of a row and over servers evenly; 0: no bound.
+  // Rows beyond it go away, or to `disk`.
+  int64_t memory_bytes = 0;
+  recsys::DiskOptions disk;
+  WireConfig wire;
+  int64_t cache_rows = 0;  // of each group, kept by the worker inside the bound of staleness; 0: none
   DenseOptimizerOptions dense;
   TrainerOptions trainer;
   int64_t epochs = 1;
@@ -37,6 +47,8 @@ struct RunConfig {
   uint64_t seed = 1;                  // of weights and rows; data.seed is that of the order of the data
   int64_t threads = 0;                // of the dense network; 0: what libtorch takes
   std::string run_dir;
+  int64_t full_every = 10, keep = 2;  // checkpoints
+  std::string resume;                 // folder of the checkpoint to go on from; empty: none
 };
 
 void bind(Config& config, RunConfig& run);
@@ -44,6 +56,9 @@ void bind(Config& config, RunConfig& run);
 // `explained`: every value and where it came from. Errors: of files and values, in a readable line.
 Result<RunConfig> load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                                   std::string* explained = nullptr);
+
+// Whether a run may begin: its folder holds no checkpoint that would be taken for a later one of this run.
+Status check_run_dir(const RunConfig& run);
 
 // What slots belong to, and the groups of the store in its order, for data with these features.
 struct EmbeddingPlan {

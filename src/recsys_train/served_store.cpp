@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/hash.h"
+#include "recsys_train/checkpoint.h"
 
 namespace tessera::recsys_train {
 
@@ -14,6 +15,44 @@ ServedStore::ServedStore(std::unique_ptr<recsys::Store> store, ServingOptions op
   for (int64_t part = 0; part < options_.parts; ++part)
     for (int64_t group = 0; group < groups; ++group)
       applied(group, part) = store_->applied(sender_of(part, group, groups));
+}
+
+ServedStore::~ServedStore() {
+  if (writer_.joinable()) writer_.join();
+}
+
+Result<std::unique_ptr<ServedStore>> ServedStore::open(recsys::StoreOptions store_options,
+                                                       ServingOptions options, int64_t server,
+                                                       int64_t num_servers) {
+  TESSERA_ASSIGN_OR_RETURN(auto store, recsys::Store::create(std::move(store_options)));
+  auto served = std::make_unique<ServedStore>(std::move(store), options);
+  if (options.resume.empty() || !served->fresh()) return served;
+  TESSERA_ASSIGN_OR_RETURN(Checkpoint checkpoint, read_checkpoint(options.resume));
+  for (size_t old = 0; old < checkpoint.servers.size(); ++old)
+    TESSERA_RETURN_IF_ERROR(served->store_->load(checkpoint.files_of(old), static_cast<uint32_t>(server),
+                                                 static_cast<uint32_t>(num_servers)));
+  TESSERA_RETURN_IF_ERROR(served->start_at(checkpoint.standing.step));
+  return served;
+}
+
+// Whether some sender has put nothing yet: then nobody has been served, since start_at() comes before.
+bool ServedStore::fresh() {
+  return std::find(applied_.begin(), applied_.end(), uint64_t{0}) != applied_.end();
+}
+
+// As if the puts of all earlier steps had been applied. The journal remembers it.
+Status ServedStore::start_at(int64_t step) {
+  const int64_t groups = store_->num_groups();
+  for (int64_t part = 0; step > 0 && part < options_.parts; ++part)
+    for (int64_t group = 0; group < groups; ++group) {
+      applied(group, part) = static_cast<uint64_t>(step);
+      auto marked = store_->put(group, {}, {},
+                                {.step = static_cast<uint64_t>(step - 1),
+                                 .sender = sender_of(part, group, groups),
+                                 .sequence = static_cast<uint64_t>(step)});
+      if (!marked) return marked.error();
+    }
+  return {};
 }
 
 // REQUIRES: mutex_ is held.
@@ -117,7 +156,7 @@ Status ServedStore::copy_to(const std::string& path, std::vector<uint64_t>& appl
     copying_ = false;
     changed_.notify_all();
   };
-  auto saved = store_->save(path, recsys::Store::SnapshotKind::full, go_on);
+  auto saved = store_->save(path, recsys::Store::SnapshotKind::full, go_on, recsys::SnapshotChain::none);
   if (!saved) go_on();
   return saved ? Status() : Status(saved.error());
 }
@@ -151,6 +190,67 @@ Status ServedStore::adopt(const std::string& path, std::span<const uint64_t> app
 
 bool ServedStore::has_adopted() const {
   return store_->applied(kAdopted) != 0;
+}
+
+Status ServedStore::await_cut(int64_t step) {
+  std::unique_lock lock(mutex_);
+  for (int64_t group = 0; group < store_->num_groups(); ++group)
+    TESSERA_RETURN_IF_ERROR(await_steps(group, step, lock));
+  const uint64_t latest = *std::max_element(applied_.begin(), applied_.end());
+  if (latest <= static_cast<uint64_t>(step)) return {};
+  return make_error(ErrorCode::aborted, "gradients of step {} came before the cut at step {}", latest - 1,
+                    step);
+}
+
+Status ServedStore::begin_save(const std::string& folder, const std::string& name, int64_t step, bool full) {
+  std::lock_guard one_at_a_time(saving_);
+  if (saved_step_ == step) return {};
+  if (writer_.joinable()) writer_.join();
+  TESSERA_RETURN_IF_ERROR(await_cut(step));
+  saved_step_ = step;
+  std::promise<Status> cut;
+  auto is_cut = cut.get_future();
+  writer_ = std::thread([this, folder, name, full, promise = std::move(cut)]() mutable {
+    write(folder, name, full, std::move(promise));
+  });
+  return is_cut.get();
+}
+
+void ServedStore::write(const std::string& folder, const std::string& name, bool full,
+                        std::promise<Status> cut) {
+  const bool delta = !full && !saved_files_.empty();
+  bool was_cut = false;
+  auto info = store_->save(folder + "/" + name,
+                           delta ? recsys::Store::SnapshotKind::delta : recsys::Store::SnapshotKind::full, [&] {
+                             was_cut = true;
+                             cut.set_value({});
+                           });
+  saved_ = info ? Status() : Status(info.error());
+  if (!delta || !info) saved_files_.clear();
+  if (info) saved_files_.push_back(name);
+  if (!was_cut) cut.set_value(saved_);
+}
+
+Result<std::vector<std::string>> ServedStore::finish_save(int64_t step) {
+  std::lock_guard one_at_a_time(saving_);
+  if (saved_step_ != step)
+    return make_error(ErrorCode::aborted, "the rows of step {} are lost: the server was replaced meanwhile",
+                      step);
+  if (writer_.joinable()) writer_.join();
+  if (!saved_.ok()) return saved_.error();
+  return saved_files_;
+}
+
+Status ServedStore::save_version(const std::string& path, const VersionRequest& version) {
+  std::lock_guard one_at_a_time(versioning_);
+  if (version_ && version_->id == version.id) return versioned_;
+  if (!version.full && (!version_ || !versioned_.ok() || version_->id + 1 != version.id))
+    return make_error(ErrorCode::not_found, "{}: there is no version before it here", path);
+  using Kind = recsys::Store::SnapshotKind;
+  auto info = store_->save(path, version.full ? Kind::full : Kind::delta, {}, recsys::SnapshotChain::versions);
+  version_ = version;
+  versioned_ = info ? Status() : Status(info.error());
+  return versioned_;
 }
 
 Result<uint64_t> ServedStore::digest(int64_t group, int64_t step) {

@@ -11,10 +11,14 @@
 
 #include <condition_variable>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "recsys/store.h"
@@ -25,11 +29,21 @@ struct ServingOptions {
   int64_t parts = 1;     // of a step
   bool ordered = false;  // puts in the order of (step, part)
   double timeout_s = 300;
+  std::string resume;  // folder of a checkpoint (checkpoint.h) whose rows a fresh store takes; empty: none
 };
 
 struct GetOptions {
   recsys::Access access = recsys::Access::train;
   int64_t needs_step = 0;  // every put of the steps before this one must have been applied
+};
+
+// A version of the rows for those who serve them (export.h).
+struct VersionRequest {
+  int64_t number = 0;
+  bool full = false;  // everything, else what changed since the version before
+  // Of this request: one that comes again is answered again. A delta follows the request with the id before its
+  // own, so what a dead writer has left under way breaks no chain.
+  uint64_t id = 0;
 };
 
 // The number of the part's puts in a store group; 0 is nobody.
@@ -40,6 +54,11 @@ inline uint64_t sender_of(int64_t part, int64_t store_group, int64_t store_group
 class ServedStore {
  public:
   ServedStore(std::unique_ptr<recsys::Store> store, ServingOptions options);
+  // Server `server` of `num_servers`, with the rows of ServingOptions::resume unless the store's shared memory
+  // holds later ones. Errors: those of the store and of the checkpoint.
+  static Result<std::unique_ptr<ServedStore>> open(recsys::StoreOptions store, ServingOptions options,
+                                                   int64_t server, int64_t num_servers);
+  ~ServedStore();
 
   // As recsys::Store. `applied`, where given: the steps whose puts are all in the rows that were read.
   Status get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows, const GetOptions& options,
@@ -51,6 +70,18 @@ class ServedStore {
   // Sum of the hashes of all records of a group once every put of the steps before `step` has been applied:
   // equal for equal rows, however many servers they lie on.
   Result<uint64_t> digest(int64_t group, int64_t step);
+
+  // Cuts a snapshot of the rows once every put of the steps before `step` has been applied, and writes it to
+  // FOLDER/name beside others' work: what changed since this store's last one, or everything where `full`, or
+  // where there is none. Returns when the cut is made. Fails when a later put came before it. A save that was
+  // begun is not begun again.
+  Status begin_save(const std::string& folder, const std::string& name, int64_t step, bool full);
+  // Waits for it. Names of the files, from the last full one on, that make up the rows.
+  Result<std::vector<std::string>> finish_save(int64_t step);
+
+  // Returns when the file is whole. Fails with not_found where the version that a delta builds on is not the
+  // last one here, as in a process that took another's place.
+  Status save_version(const std::string& path, const VersionRequest& version);
 
   // ---- a replica of this store elsewhere (recsys_roles/replica.h) ----
   using Forward = std::function<Status(int64_t group, std::span<const uint64_t> ids,
@@ -78,6 +109,10 @@ class ServedStore {
   bool is_next(int64_t group, int64_t part, uint64_t sequence);
   Status put_once(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
                   const recsys::PutOptions& options);
+  bool fresh();
+  Status start_at(int64_t step);
+  Status await_cut(int64_t step);
+  void write(const std::string& folder, const std::string& name, bool full, std::promise<Status> cut);
 
   std::unique_ptr<recsys::Store> store_;
   ServingOptions options_;
@@ -87,6 +122,16 @@ class ServedStore {
   std::vector<uint64_t> applied_;  // last sequence of each part in each store group
   bool copying_ = false;           // puts wait for the cut
   std::shared_ptr<const Forward> forward_;
+
+  std::mutex saving_;  // what follows
+  int64_t saved_step_ = -1;
+  std::vector<std::string> saved_files_;  // from the last full one on
+  Status saved_;
+  std::thread writer_;
+
+  std::mutex versioning_;  // what follows
+  std::optional<VersionRequest> version_;
+  Status versioned_;
 };
 
 }  // namespace tessera::recsys_train

@@ -2,15 +2,15 @@
 
 namespace tessera::recsys_train {
 
-StalenessGate::StalenessGate(std::vector<int64_t> bounds)
-    : bounds_(std::move(bounds)), groups_(bounds_.size()) {
-  for (int64_t bound : bounds_) TESSERA_REQUIRE(bound >= 0, "staleness bound {}", bound);
+StalenessGate::StalenessGate(StalenessBounds bounds)
+    : bounds_(std::move(bounds)), groups_(bounds_.of_groups.size()) {
+  for (int64_t bound : bounds_.of_groups) TESSERA_REQUIRE(bound >= 0, "staleness bound {}", bound);
 }
 
-Status StalenessGate::enter(int64_t number) {
+Status StalenessGate::enter(int64_t number, int64_t step) {
   std::unique_lock lock(mutex_);
   Group& group = groups_[static_cast<size_t>(number)];
-  changed_.wait(lock, [&] { return aborted_ || group.outstanding <= bound(number); });
+  changed_.wait(lock, [&] { return aborted_ || group.outstanding <= bound(number, step); });
   if (aborted_) return *aborted_;
   auto seen = static_cast<size_t>(group.outstanding);
   if (group.histogram.size() <= seen) group.histogram.resize(seen + 1);

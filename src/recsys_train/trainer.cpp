@@ -28,6 +28,19 @@ Error torch_error(const std::exception& exception) {
                     torch != nullptr ? torch->what_without_backtrace() : exception.what());
 }
 
+// Adds the seconds of its life.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<double>& sum) : sum_(sum) {}
+  ~Stopwatch() { sum_.fetch_add(seconds_since(start_), std::memory_order_relaxed); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::atomic<double>& sum_;
+  Clock::time_point start_ = Clock::now();
+};
+
 // Takes `count` floats from the front.
 std::span<float> take(std::span<float>& from, size_t count) {
   auto front = from.first(count);
@@ -49,12 +62,12 @@ const char* to_string(Mode mode) {
   return mode == Mode::sync ? "sync" : mode == Mode::hybrid ? "hybrid" : "async";
 }
 
-std::vector<int64_t> staleness_bounds(const TrainerOptions& options, int64_t groups) {
+StalenessBounds staleness_bounds(const TrainerOptions& options, int64_t groups) {
   std::vector<int64_t> bounds(static_cast<size_t>(groups), options.staleness);
   for (size_t g = 0; g < bounds.size() && g < options.group_staleness.size(); ++g)
     if (options.group_staleness[g] >= 0) bounds[g] = options.group_staleness[g];
   if (options.mode == Mode::sync) bounds.assign(bounds.size(), 0);
-  return bounds;
+  return {std::move(bounds), options.staleness_warmup};
 }
 
 GradientExchange exchange_over(Group& group) {
@@ -69,7 +82,7 @@ GradientExchange exchange_over(Group& group) {
 struct Trainer::Part {
   BatchKey key;
   DenseInput in;
-  at::Tensor numeric, labels, pooled, wide;
+  at::Tensor numeric, labels, pooled, wide, lengths;
   DenseModel::Gradients out;
   std::span<const float> pooled_gradient, wide_gradient;  // in `out` or in the trainer's memory
 };
@@ -95,13 +108,13 @@ Trainer::Trainer(TrainerParts parts, TrainerOptions options)
 
 TrainerMemory::Shape memory_shape(const TrainerParts& parts, const TrainerOptions& options) {
   const int64_t weights = parts.model->parameters().flat_values().numel();
-  const int64_t places = options.batch * static_cast<int64_t>(parts.plan.slots.size());
+  const int64_t rows = options.batch * (parts.plan.num_places() * parts.plan.dim +
+                                        static_cast<int64_t>(parts.plan.slots.size()));
   const int64_t own = std::max<int64_t>(1, options.parts / parts.trainers);
-  auto bounds = staleness_bounds(options, parts.plan.num_groups);
   TrainerMemory::Shape shape{.state_floats = weights};
   for (const at::Tensor& tensor : parts.optimizer->state()) shape.state_floats += tensor.numel();
-  shape.gradient_floats = own * (weights + static_cast<int64_t>(kExtras) + places * (parts.plan.dim + 1));
-  shape.slots = *std::max_element(bounds.begin(), bounds.end()) + 2;
+  shape.gradient_floats = own * (weights + static_cast<int64_t>(kExtras) + rows);
+  shape.slots = staleness_bounds(options, parts.plan.num_groups).largest() + 2;
   return shape;
 }
 
@@ -164,6 +177,7 @@ BatchKey Trainer::key_of(int64_t part, int64_t round, int64_t step) const {
 }
 
 Result<bool> Trainer::load(Work& work) {
+  Stopwatch watch(load_s_);
   work.step = loading_step_;
   work.round = loading_round_;
   work.parts.resize(static_cast<size_t>(own_parts()));
@@ -179,7 +193,12 @@ Result<bool> Trainer::load(Work& work) {
 }
 
 Status Trainer::look_up(Work& work) {
-  for (int64_t group = 0; group < parts_.plan.num_groups; ++group) TESSERA_RETURN_IF_ERROR(gate_.enter(group));
+  {
+    Stopwatch watch(gate_s_);
+    for (int64_t group = 0; group < parts_.plan.num_groups; ++group)
+      TESSERA_RETURN_IF_ERROR(gate_.enter(group, work.step));
+  }
+  Stopwatch watch(look_up_s_);
   for (Part& part : work.parts) {
     TESSERA_RETURN_IF_ERROR(parts_.worker->look_up(part.key, part.in));
     prepare(part);
@@ -193,13 +212,15 @@ void Trainer::prepare(Part& part) const {
   const int64_t numbers = rows == 0 ? 0 : static_cast<int64_t>(in.numeric.size()) / rows;
   part.numeric = at::from_blob(in.numeric.data(), {rows, numbers}, at::kFloat);
   part.labels = at::from_blob(in.labels.data(), {rows}, at::kFloat);
-  part.pooled = at::from_blob(in.pooled.data(), {rows, slots, parts_.plan.dim}, at::kFloat);
+  part.pooled = at::from_blob(in.pooled.data(), {rows, parts_.plan.num_places(), parts_.plan.dim}, at::kFloat);
+  const int64_t sequences = rows == 0 ? 0 : static_cast<int64_t>(in.lengths.size()) / rows;
+  part.lengths = sequences > 0 ? at::from_blob(in.lengths.data(), {rows, sequences}, at::kFloat) : at::Tensor();
   part.wide = parts_.plan.wide ? at::from_blob(in.wide.data(), {rows, slots}, at::kFloat) : at::Tensor();
 }
 
 void Trainer::compute(Work& work) {
   for (Part& part : work.parts) {
-    parts_.model->forward(part.numeric, part.pooled, part.wide);
+    parts_.model->forward(part.numeric, part.pooled, part.wide, part.lengths);
     part.out = parts_.model->backward(part.labels);
     part.out.pooled = part.out.pooled.contiguous();
     if (part.out.wide.defined()) part.out.wide = part.out.wide.contiguous();
@@ -242,10 +263,11 @@ void Trainer::take_kept(const TrainerMemory::Kept& kept, Work& work) {
     part.key = key_of(parts_.rank * own_parts() + i, work.round, work.step);
     part.key.epoch = kept.at.epoch;
     std::copy_n(from.begin(), dense, dense_of(part.key.part).begin());
-    const size_t places = static_cast<size_t>(from[dense - 1]) * slots;
-    part.pooled_gradient = from.subspan(dense, places * static_cast<size_t>(parts_.plan.dim));
+    const auto rows = static_cast<size_t>(from[dense - 1]);
+    part.pooled_gradient =
+        from.subspan(dense, rows * static_cast<size_t>(parts_.plan.num_places() * parts_.plan.dim));
     from = from.subspan(dense + part.pooled_gradient.size());
-    part.wide_gradient = from.first(parts_.plan.wide ? places : 0);
+    part.wide_gradient = from.first(parts_.plan.wide ? rows * slots : 0);
     from = from.subspan(part.wide_gradient.size());
   }
 }
@@ -299,6 +321,10 @@ Result<StepReport> Trainer::dense_step(Work& work) {
     loss += exact * static_cast<double>(extras[1]);
     report.rows += static_cast<int64_t>(extras[1]);
   }
+  report.load_s = load_s_.exchange(0);
+  report.look_up_s = look_up_s_.exchange(0);
+  report.gate_s = gate_s_.exchange(0);
+  report.update_s = update_s_.exchange(0);
   report.loss = loss / static_cast<double>(report.rows);
   standing_.step = work.step + 1;
   standing_.round = work.round + 1;
@@ -308,6 +334,10 @@ Result<StepReport> Trainer::dense_step(Work& work) {
   report.dense_s += seconds_since(update_start);
   if (on_dense_step) TESSERA_RETURN_IF_ERROR(on_dense_step(standing_));
   return report;
+}
+
+Status Trainer::checkpoint(int64_t step) {
+  return is_checkpoint(step) && on_checkpoint ? on_checkpoint(standing_) : Status();
 }
 
 void Trainer::update_dense() {
@@ -321,6 +351,7 @@ void Trainer::update_dense() {
 }
 
 Status Trainer::apply(Work& work, int64_t group) {
+  Stopwatch watch(update_s_);
   for (Part& part : work.parts)
     TESSERA_RETURN_IF_ERROR(
         parts_.worker->give_back(part.key, group, part.pooled_gradient, part.wide_gradient));
@@ -361,7 +392,9 @@ Result<int64_t> Trainer::run_in_order(const OnStep& on_step) {
     TESSERA_ASSIGN_OR_RETURN(bool more, load(*work));
     if (!more) break;
     for (size_t g = 0; g < late.size(); ++g)
-      TESSERA_RETURN_IF_ERROR(apply_down_to(g, gate_.bound(static_cast<int64_t>(g))));
+      TESSERA_RETURN_IF_ERROR(
+          apply_down_to(g, is_checkpoint(work->step) ? 0 : gate_.bound(static_cast<int64_t>(g), work->step)));
+    TESSERA_RETURN_IF_ERROR(checkpoint(work->step));
     TESSERA_RETURN_IF_ERROR(look_up(*work));
     TESSERA_ASSIGN_OR_RETURN(StepReport report, dense_step(*work));
     for (auto& queue : late) queue.push_back(work);
@@ -374,11 +407,12 @@ Result<int64_t> Trainer::run_in_order(const OnStep& on_step) {
 
 Result<int64_t> Trainer::run_pipelined(const OnStep& on_step) {
   for (auto& work : pending()) TESSERA_RETURN_IF_ERROR(apply(*work, kAllGroups));
-  int64_t rows = 0, largest = 0;
+  int64_t rows = 0;
   PipelineStages<Work> stages;
   stages.load = [&](Work& work) { return load(work); };
   stages.look_up = [&](Work& work) { return look_up(work); };
   stages.compute = [&](Work& work, double wait_s) -> Status {
+    TESSERA_RETURN_IF_ERROR(checkpoint(work.step));
     TESSERA_ASSIGN_OR_RETURN(StepReport report, dense_step(work));
     report.wait_s = wait_s;
     rows += report.rows;
@@ -387,8 +421,7 @@ Result<int64_t> Trainer::run_pipelined(const OnStep& on_step) {
   };
   stages.update = [&](Work& work) { return apply(work, kAllGroups); };
   stages.abort = [&](const Error& error) { gate_.abort(error); };
-  for (int64_t g = 0; g < parts_.plan.num_groups; ++g) largest = std::max(largest, gate_.bound(g));
-  TESSERA_RETURN_IF_ERROR(run_pipeline(stages, options_.prefetch, largest));
+  TESSERA_RETURN_IF_ERROR(run_pipeline(stages, options_.prefetch, gate_.largest_bound()));
   return rows;
 }
 
@@ -415,7 +448,7 @@ Result<Quality> Trainer::evaluate() {
       TESSERA_RETURN_IF_ERROR(parts_.worker->look_up(part.key, part.in));
       if (part.in.rows == 0) break;
       prepare(part);
-      at::Tensor out = parts_.model->forward(part.numeric, part.pooled, part.wide).contiguous();
+      at::Tensor out = parts_.model->forward(part.numeric, part.pooled, part.wide, part.lengths).contiguous();
       auto values = floats(out);
       logits.insert(logits.end(), values.begin(), values.end());
       labels.insert(labels.end(), part.in.labels.begin(), part.in.labels.end());

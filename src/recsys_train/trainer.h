@@ -22,6 +22,7 @@
 // the worker and its servers, of the peers.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -46,14 +47,18 @@ struct TrainerOptions {
   int64_t parts = 0;    // of a step; 0: as many as trainers
   Mode mode = Mode::hybrid;
   int64_t staleness = 10;                // bound, in steps, of every group
+  int64_t staleness_warmup = 200;        // steps over which bounds grow from 0
   std::vector<int64_t> group_staleness;  // of each group; -1: as above
   int64_t dense_staleness = 4;           // async only
   bool deterministic = false;
   int64_t prefetch = 4;  // batches loaded ahead of the look-up
+  // Steps between two checkpoints; 0: none. In a deterministic run no gradient is late across one, so that a
+  // run that resumes from it has the bits of one that went on.
+  int64_t checkpoint_every = 0;
 };
 
 // Bounds that hold for each of `groups`.
-std::vector<int64_t> staleness_bounds(const TrainerOptions& options, int64_t groups);
+StalenessBounds staleness_bounds(const TrainerOptions& options, int64_t groups);
 
 struct StepReport {
   int64_t step = 0;  // from 0, over all epochs
@@ -61,6 +66,9 @@ struct StepReport {
   double loss = 0;   // mean over them
   // Seconds that the dense thread waited for the batch, computed, and averaged gradients over trainers.
   double wait_s = 0, dense_s = 0, reduce_s = 0;
+  // Seconds that the other stages worked since the last report: loading, look-up (and its wait at the bound of
+  // staleness), update. They overlap.
+  double load_s = 0, look_up_s = 0, gate_s = 0, update_s = 0;
 };
 
 // Brings together what each trainer computed for a step: `all` holds one stretch of equal length for each part,
@@ -106,6 +114,9 @@ class Trainer {
   // Gradients of the own parts of an earlier step, as the exchange was given them; empty when the memory has
   // lost them. REQUIRES: no epoch is under way.
   std::vector<float> kept_dense(int64_t step);
+  // Called before the steps whose number is a multiple of checkpoint_every: no gradient of this step or a later
+  // one exists anywhere, and those of earlier ones are on their way to the servers.
+  std::function<Status(const Standing&)> on_checkpoint;
   // Called after each dense step, before its rows are updated.
   std::function<Status(const Standing&)> on_dense_step;
 
@@ -116,6 +127,10 @@ class Trainer {
   int64_t own_parts() const { return options_.parts / parts_.trainers; }
   int64_t dense_floats() const;
   BatchKey key_of(int64_t part, int64_t round, int64_t step) const;
+  bool is_checkpoint(int64_t step) const {
+    return options_.checkpoint_every > 0 && step > 0 && step % options_.checkpoint_every == 0;
+  }
+  Status checkpoint(int64_t step);
   Result<bool> load(Work& work);
   Status look_up(Work& work);
   void prepare(Part& part) const;
@@ -138,6 +153,8 @@ class Trainer {
   StalenessGate gate_;
   Standing standing_;
   bool took_over_ = false;  // from an earlier process, whose last gradients may not have reached the servers
+  // Of the stages, since the last report.
+  std::atomic<double> load_s_ = 0, look_up_s_ = 0, gate_s_ = 0, update_s_ = 0;
   int64_t loading_round_ = 0, loading_step_ = 0;
   std::vector<float> dense_;                // of each part of a step: gradients, loss, rows
   std::vector<at::Tensor> late_gradients_;  // async: oldest first

@@ -1,6 +1,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -79,6 +82,7 @@ TEST_F(TrainerTest, DeterministicStalenessIsTheBoundOfEachGroup) {
   RunConfig run = small_run();
   run.trainer.mode = Mode::hybrid;
   run.trainer.staleness = 6;
+  run.trainer.staleness_warmup = 0;
   run.trainer.deterministic = true;
   run.groups = {{"hot", {{"slots", {"C1"}}, {"staleness", 2}}}};
   Outcome first = outcome_of(run), again = outcome_of(run);
@@ -238,7 +242,7 @@ TEST_F(TrainerTest, PartsTakeTheDenseStepsOfOneLargerBatch) {
 }
 
 TEST(StalenessGate, ThreadsNeverSeeMoreThanTheBound) {
-  StalenessGate gate({3});
+  StalenessGate gate({{3}});
   std::thread updater([&] {
     for (int i = 0; i < 2000; ++i) {
       while (gate.outstanding(0) == 0) std::this_thread::yield();
@@ -253,7 +257,7 @@ TEST(StalenessGate, ThreadsNeverSeeMoreThanTheBound) {
 }
 
 TEST(StalenessGate, AbortEndsAWaitWithItsError) {
-  StalenessGate gate({0});
+  StalenessGate gate({{0}});
   ASSERT_TRUE(gate.enter(0).ok());
   std::thread other([&] { gate.abort(invalid("lost a server")); });
   Status status = gate.enter(0);  // would wait for ever
@@ -314,6 +318,30 @@ TEST_F(ModelTest, GradientsEqualFiniteDifferencesForEveryKind) {
     if (has_linear_part(kind)) expect_slope(std::string(kind) + " wide", wide, gradients.wide, loss, random);
     at::Tensor flat = (*model)->parameters().flat_gradients().clone();
     expect_slope(std::string(kind) + " weights", (*model)->parameters().flat_values(), flat, loss, random);
+  }
+}
+
+TEST_F(ModelTest, PairsOfVectorsEqualTheirDefinition) {
+  for (auto [vectors, dim] : {std::pair<int64_t, int64_t>{27, 16}, {5, 8}, {40, 64}, {9, 5}}) {
+    recsys_data::Random random(3);
+    const int64_t rows = 300;
+    DotInteraction dots(vectors, dim);
+    at::Tensor x = random_tensor({rows, dim}, random), others = random_tensor({rows, vectors - 1, dim}, random);
+    at::Tensor out = dots.forward(x, others);
+    ASSERT_EQ(out.size(1), dots.outputs());
+    at::Tensor z = at::cat({x.unsqueeze(1), others}, 1), expected = at::bmm(z, z.transpose(1, 2));
+    EXPECT_TRUE(out.narrow(1, 0, dim).equal(x));
+    at::Tensor gradient = random_tensor(out.sizes(), random), square = at::zeros_like(expected);
+    for (int64_t i = 1, pair = dim; i < vectors; ++i)
+      for (int64_t j = 0; j < i; ++j, ++pair) {
+        double worst = (out.select(1, pair) - expected.select(1, i).select(1, j)).abs().max().item<double>();
+        ASSERT_LT(worst, 1e-4) << i << " " << j;
+        square.select(1, i).select(1, j).copy_(gradient.select(1, pair));
+      }
+    auto to = dots.backward(gradient);
+    at::Tensor all = at::bmm(square + square.transpose(1, 2), z);
+    EXPECT_LT((to.others - all.narrow(1, 1, vectors - 1)).abs().max().item<double>(), 1e-4);
+    EXPECT_LT((to.x - all.select(1, 0) - gradient.narrow(1, 0, dim)).abs().max().item<double>(), 1e-4);
   }
 }
 

@@ -13,7 +13,7 @@ uint64_t hash_of(const BatchKey& key) {
 }  // namespace
 
 LocalWorker::LocalWorker(BatchLoader& loader, EmbeddingServers& servers, LookupPlan plan,
-                         std::vector<int64_t> bounds)
+                         StalenessBounds bounds)
     : loader_(loader),
       servers_(servers),
       plan_(std::move(plan)),
@@ -66,7 +66,7 @@ Status LocalWorker::look_up(const BatchKey& key, DenseInput& out) {
   const bool training = key.split == Split::train;
   const int64_t rows = out.rows = entry->batch.rows;
   for (int64_t group = 0; rows > 0 && !entry->looked_up && group < plan_.num_groups; ++group) {
-    int64_t bound = training ? bounds_[static_cast<size_t>(group)] : 0;
+    int64_t bound = training ? bounds_.at(group, key.step) : 0;
     GetOptions options{.access = training ? recsys::Access::train : recsys::Access::read,
                        .needs_step = std::max<int64_t>(0, key.step - bound)};
     TESSERA_RETURN_IF_ERROR(fetch(servers_, plan_, group, options, entry->lookup));
@@ -74,10 +74,11 @@ Status LocalWorker::look_up(const BatchKey& key, DenseInput& out) {
   entry->looked_up = true;
   out.labels = entry->batch.labels;
   out.numeric = entry->batch.numeric;
-  const size_t places = static_cast<size_t>(rows) * plan_.slots.size();
-  out.pooled.resize(places * static_cast<size_t>(plan_.dim));
-  out.wide.resize(plan_.wide ? places : 0);
-  if (rows > 0) pool(plan_, entry->lookup, out.pooled, out.wide);
+  const auto count = static_cast<size_t>(rows);
+  out.pooled.resize(count * static_cast<size_t>(plan_.num_places() * plan_.dim));
+  out.wide.resize(plan_.wide ? count * plan_.slots.size() : 0);
+  out.lengths.resize(count * plan_.sequences().size());
+  if (rows > 0) pool(plan_, entry->lookup, {out.pooled, out.wide, out.lengths});
   if (!training || rows == 0) forget(key);
   return {};
 }
@@ -87,8 +88,9 @@ Status LocalWorker::give_back(const BatchKey& key, int64_t group, std::span<cons
   auto entry = entry_of(key);
   std::lock_guard lock(entry->mutex);
   TESSERA_RETURN_IF_ERROR(load_into(key, *entry));
-  const size_t places = static_cast<size_t>(entry->batch.rows) * plan_.slots.size();
-  if (pooled.size() != places * static_cast<size_t>(plan_.dim) || wide.size() != (plan_.wide ? places : 0))
+  const auto count = static_cast<size_t>(entry->batch.rows);
+  if (pooled.size() != count * static_cast<size_t>(plan_.num_places() * plan_.dim) ||
+      wide.size() != (plan_.wide ? count * plan_.slots.size() : 0))
     return make_error(ErrorCode::data_loss, "gradients of {} and {} floats for batch {} of {} rows",
                       pooled.size(), wide.size(), key.number, entry->batch.rows);
   unpool(plan_, group, pooled, wide, entry->lookup);

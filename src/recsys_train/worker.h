@@ -16,14 +16,16 @@
 
 #include "recsys_train/loader.h"
 #include "recsys_train/lookup.h"
+#include "recsys_train/staleness.h"
 
 namespace tessera::recsys_train {
 
-// A batch as a dense trainer sees it. Shapes: B rows, N numbers, S slots, D dimension.
+// A batch as a dense trainer sees it. Shapes as in lookup.h; N numbers.
 struct DenseInput {
   int64_t rows = 0;
   std::vector<float> labels, numeric;  // [B], [B, N]
-  std::vector<float> pooled, wide;     // [B, S, D], [B, S] where the plan has it
+  std::vector<float> pooled, wide;     // [B, P, D], [B, S] where the plan has it
+  std::vector<float> lengths;          // [B, Q]
 };
 
 class EmbeddingWorker {
@@ -32,26 +34,41 @@ class EmbeddingWorker {
   // Rows of the batch; 0 past the end of the epoch.
   virtual Result<int64_t> load(const BatchKey& key) = 0;
   virtual Status look_up(const BatchKey& key, DenseInput& out) = 0;
-  // Gradients [B, S, D] and [B, S]; applied when it returns, for one group or all.
+  // Gradients [B, P, D] and [B, S]; applied when it returns, for one group or all.
   virtual Status give_back(const BatchKey& key, int64_t group, std::span<const float> pooled,
                            std::span<const float> wide) = 0;
   // Summed over servers, of one group.
   virtual Result<recsys::GroupStats> stats(int64_t group) = 0;
   // Of all rows of all groups after the steps before `step` (ServedStore::digest).
   virtual Result<uint64_t> digest(int64_t step) = 0;
+  // As EmbeddingServers.
+  virtual Status begin_save(const std::string& folder, int64_t step, bool full) = 0;
+  virtual Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) = 0;
+  virtual Status save_version(const std::string& folder, const VersionRequest& version) = 0;
+  virtual Result<Traffic> traffic() = 0;
 };
 
 // Works in this process. The parts must outlive it.
 class LocalWorker : public EmbeddingWorker {
  public:
   // `bounds`: of staleness, in steps, of each group.
-  LocalWorker(BatchLoader& loader, EmbeddingServers& servers, LookupPlan plan, std::vector<int64_t> bounds);
+  LocalWorker(BatchLoader& loader, EmbeddingServers& servers, LookupPlan plan, StalenessBounds bounds);
   Result<int64_t> load(const BatchKey& key) override;
   Status look_up(const BatchKey& key, DenseInput& out) override;
   Status give_back(const BatchKey& key, int64_t group, std::span<const float> pooled,
                    std::span<const float> wide) override;
   Result<recsys::GroupStats> stats(int64_t group) override;
   Result<uint64_t> digest(int64_t step) override;
+  Status begin_save(const std::string& folder, int64_t step, bool full) override {
+    return servers_.begin_save(folder, step, full);
+  }
+  Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) override {
+    return servers_.finish_save(step);
+  }
+  Status save_version(const std::string& folder, const VersionRequest& version) override {
+    return servers_.save_version(folder, version);
+  }
+  Result<Traffic> traffic() override { return servers_.traffic(); }
 
  private:
   struct Entry {
@@ -68,7 +85,7 @@ class LocalWorker : public EmbeddingWorker {
   BatchLoader& loader_;
   EmbeddingServers& servers_;
   LookupPlan plan_;
-  std::vector<int64_t> bounds_;
+  StalenessBounds bounds_;
   std::mutex loading_;  // one batch after the other: the deduplicator has one table
   Deduplicator deduplicator_;
   std::mutex mutex_;

@@ -79,6 +79,7 @@ std::string samples_section(const RunFiles& files) {
 
 std::string card_section(const RunFiles& files) {
   std::string html = files.run.is_object() ? flat_table(files.run) : missing_html(files.problem("run.json"));
+  if (files.is_recommender()) return html;
   html += "<h3>Calibration of the machine</h3>\n";
   html += files.calibration.is_object()
               ? details_html("The cluster file that the prediction stands on", flat_table(files.calibration))

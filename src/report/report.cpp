@@ -1,6 +1,7 @@
 #include "report/report.h"
 
 #include <array>
+#include <span>
 
 #include "report/html.h"
 #include "report/sections.h"
@@ -29,6 +30,16 @@ constexpr std::array kSections = {
     Section{"card", "Card of the run", card_section},
 };
 
+constexpr std::array kRecommenderSections = {
+    Section{"loss", "Loss", recommender_loss},
+    Section{"quality", "Quality", recommender_quality},
+    Section{"speed", "Samples per second and stage", recommender_speed},
+    Section{"staleness", "Staleness", recommender_staleness},
+    Section{"traffic", "Cache and wire", recommender_traffic},
+    Section{"rows", "Rows", recommender_rows},
+    Section{"card", "Card of the run", card_section},
+};
+
 std::string title_of(const RunFiles& files, const std::filesystem::path& run_dir) {
   std::string name = text_at(files.run, "name");
   if (name.empty()) name = std::filesystem::absolute(run_dir).lexically_normal().filename().string();
@@ -46,7 +57,10 @@ std::string subtitle_of(const RunFiles& files) {
 
 std::string body_html(const RunFiles& files, const std::string& title) {
   std::string links, sections;
-  for (const Section& section : kSections) {
+  const bool recommender = files.is_recommender();
+  const std::span<const Section> shown =
+      recommender ? std::span<const Section>(kRecommenderSections) : kSections;
+  for (const Section& section : shown) {
     links += fmt::format("<a href=\"#{}\">{}</a>\n", section.id, section.title);
     sections += fmt::format("<section id=\"{}\"><h2>{}</h2>\n{}</section>\n", section.id, section.title,
                             section.html(files));
@@ -56,7 +70,8 @@ std::string body_html(const RunFiles& files, const std::string& title) {
   if (!problems.empty())
     sections += "<section><h2>Files not read</h2><ul class=\"missing\">" + problems + "</ul></section>\n";
   return fmt::format("<header><h1>{}</h1><p>{}</p></header>\n<nav>{}</nav>\n<main>\n{}{}</main>\n",
-                     escape(title), escape(subtitle_of(files)), links, summary_section(files), sections);
+                     escape(title), escape(subtitle_of(files)), links,
+                     recommender ? recommender_summary(files) : summary_section(files), sections);
 }
 
 }  // namespace

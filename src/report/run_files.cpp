@@ -81,6 +81,16 @@ void shift_times(std::vector<Json>& lines, double start) {
     if (auto time = number_at(line, "time")) line["time_s"] = *time - start;
 }
 
+void set_clock(RunFiles& files) {
+  double start = std::numeric_limits<double>::infinity();
+  for (const auto* lines : {&files.metrics, &files.events})
+    for (const Json& line : *lines)
+      if (auto time = number_at(line, "time"))
+        start = std::min(start, *time - number_at(line, "seconds").value_or(0));
+  shift_times(files.metrics, start);
+  shift_times(files.events, start);
+}
+
 }  // namespace
 
 const Json& json_at(const Json& object, std::string_view path) {
@@ -113,6 +123,14 @@ Result<RunFiles> read_run_files(const std::filesystem::path& run_dir) {
   RunFiles files;
   Reader reader(run_dir, files);
   files.run = reader.json("run.json");
+  if (files.is_recommender()) {
+    files.recommender = reader.json("recsys.json");
+    files.metrics = reader.json_lines("metrics.jsonl");
+    files.events = reader.json_lines("events.jsonl");
+    files.problems.erase("events.jsonl");  // of roles in processes
+    set_clock(files);
+    return files;
+  }
   files.plan = reader.json("plan.json");
   files.memory = reader.json("memory.json");
   files.timeline = reader.json("timeline.json");
@@ -123,14 +141,12 @@ Result<RunFiles> read_run_files(const std::filesystem::path& run_dir) {
   files.data = reader.json("data.json");
   files.problems.erase("data.json");  // only runs on text of one's own have it
   if (reader.found() == 0) return no_run(run_dir);
-  double start = std::numeric_limits<double>::infinity();
-  for (const auto* lines : {&files.metrics, &files.events})
-    for (const Json& line : *lines)
-      if (auto time = number_at(line, "time"))
-        start = std::min(start, *time - number_at(line, "seconds").value_or(0));
-  shift_times(files.metrics, start);
-  shift_times(files.events, start);
+  set_clock(files);
   return files;
+}
+
+bool RunFiles::is_recommender() const {
+  return text_at(run, "kind") == "recommender";
 }
 
 std::optional<double> number_at(const Json& object, std::string_view path) {

@@ -17,9 +17,11 @@ using Json = nlohmann::json;
 
 struct RunFiles {
   Json run, plan, memory, timeline, samples, calibration, data;  // null when absent
+  Json recommender;                                              // of `tessera recsys train`
   std::vector<Json> metrics, events;            // one object per line; time_s counts from the start
   std::map<std::string, std::string> problems;  // file name -> why it cannot be shown
 
+  bool is_recommender() const;
   // "" when the file could be read.
   std::string problem(const std::string& file) const;
 };

@@ -18,4 +18,13 @@ std::string failures_section(const RunFiles& files);
 std::string samples_section(const RunFiles& files);
 std::string card_section(const RunFiles& files);
 
+// Of a recommender's run.
+std::string recommender_summary(const RunFiles& files);
+std::string recommender_loss(const RunFiles& files);
+std::string recommender_quality(const RunFiles& files);
+std::string recommender_speed(const RunFiles& files);
+std::string recommender_staleness(const RunFiles& files);
+std::string recommender_traffic(const RunFiles& files);
+std::string recommender_rows(const RunFiles& files);
+
 }  // namespace tessera::report

@@ -204,7 +204,7 @@ void add_launch(CLI::App& app) {
   command
       ->add_option("--fault", arguments->faults,
                    "Inject a fault, for trials: WORKER:kill@STEP:begin|middle|save|together or stop@...; "
-                   "ROLE:kill@STEP for a recommender")
+                   "ROLE:kill@STEP, stop@ or slow@ for a recommender")
       ->allow_extra_args(false);
   add_recsys_options(*command, *arguments);
   command->add_option("command", arguments->command, "Subcommand of tessera that each worker runs, after --")

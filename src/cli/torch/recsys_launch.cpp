@@ -41,6 +41,9 @@ Result<SupervisorOptions> recsys_launch_options(const RecsysLaunch& launch) {
   if (launch.trainers > 0) words.push_back(fmt::format("train.trainers={}", launch.trainers));
   if (launch.replicas > 0) words.push_back(fmt::format("train.replicas={}", launch.replicas));
   TESSERA_ASSIGN_OR_RETURN(options.run, recsys_run_of(words));
+  TESSERA_RETURN_IF_ERROR(check_run_dir(options.run));
+  // A role that is replaced must not look for the newest one again.
+  if (!options.run.resume.empty()) words.push_back("train.resume=" + options.run.resume);
   TESSERA_ASSIGN_OR_RETURN(options.roles, roles_to_start(launch.roles, options.run));
   for (const std::string& fault : launch.faults) {
     TESSERA_ASSIGN_OR_RETURN(auto strike, recsys_roles::parse_strike(fault));

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -13,11 +15,13 @@
 #include "cli/recsys_parent.h"
 #include "cli/result_output.h"
 #include "cli/torch/recsys_roles.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "recsys_train/export.h"
 #include "recsys_train/record.h"
 #include "recsys_train/run.h"
+#include "report/report.h"
 
 namespace tessera::cli {
 namespace {
@@ -26,10 +30,20 @@ using namespace recsys_train;
 using nlohmann::json;
 
 struct Arguments {
-  std::string config, json, role;
+  std::string config, json, role, report;
   std::vector<std::string> overrides;
-  bool explain = false, hash = false;
   ExportOptions exports;
+  int64_t checkpoint_every = 0;
+  bool explain = false, hash = false, resume = false;
+
+  // Options that stand for settings; what is set by name wins.
+  std::vector<std::string> settings() const {
+    std::vector<std::string> all;
+    if (checkpoint_every > 0) all.push_back(fmt::format("train.checkpoint_every={}", checkpoint_every));
+    if (resume) all.push_back("train.resume=latest");
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return all;
+  }
 };
 
 json number(double value) {
@@ -47,10 +61,29 @@ json to_json(const GroupResult& group) {
       {"rows", group.rows.rows},
       {"bytes", group.rows.bytes},
       {"absent_gradients", group.rows.absent_gradients},
+      {"evicted", group.rows.evicted},
+      {"refused", group.rows.refused},
+      {"disk_rows", group.rows.disk_rows},
+      {"disk_bytes", group.rows.disk_bytes},
+      {"returned_from_disk", group.rows.returned},
       {"staleness_bound", group.staleness_bound},
       {"staleness_mean", lookups > 0 ? json(static_cast<double>(sum) / static_cast<double>(lookups)) : json()},
       {"staleness_max", static_cast<int64_t>(group.staleness.size()) - 1},
       {"staleness_histogram", group.staleness}};
+}
+
+json to_json(const WireCount& wire) {
+  if (wire.bytes == 0) return {};
+  return {{"bytes", wire.bytes},
+          {"raw_bytes", wire.raw_bytes},
+          {"ratio", static_cast<double>(wire.raw_bytes) / static_cast<double>(wire.bytes)}};
+}
+
+json to_json(const CacheCount& cache) {
+  if (cache.gets == 0) return {};
+  return {{"gets", cache.gets},
+          {"hits", cache.hits},
+          {"hit_rate", static_cast<double>(cache.hits) / static_cast<double>(cache.gets)}};
 }
 
 json to_json(const RunConfig& run, const RunResult& result) {
@@ -78,6 +111,8 @@ json to_json(const RunConfig& run, const RunResult& result) {
           {"weights_hash", text_or_null(result.weights_hash)},
           {"rows_hash", text_or_null(result.rows_hash)},
           {"epochs", epochs},
+          {"wire", to_json(result.traffic.wire)},
+          {"cache", to_json(result.traffic.cache)},
           {"groups", groups}};
 }
 
@@ -109,9 +144,9 @@ class Reporter {
     };
     return callbacks;
   }
-  void finish(const std::string& error) {
+  void finish(const std::string& error, const json& result) {
     if (progress_ && error.empty()) progress_->finish();
-    if (record_) keep(record_->finish(error));
+    if (record_) keep(record_->finish(error, result));
   }
 
  private:
@@ -130,6 +165,21 @@ class Reporter {
   double loss_ = 0;
 };
 
+void print_traffic(std::FILE* out, const Traffic& traffic) {
+  auto share = [](int64_t part, int64_t whole) {
+    return static_cast<double>(part) / static_cast<double>(whole);
+  };
+  if (traffic.wire.bytes > 0)
+    fmt::print(out, "wire: {} instead of {}, {:.1f} times fewer\n",
+               human_count(static_cast<double>(traffic.wire.bytes), "B"),
+               human_count(static_cast<double>(traffic.wire.raw_bytes), "B"),
+               share(traffic.wire.raw_bytes, traffic.wire.bytes));
+  if (traffic.cache.gets > 0)
+    fmt::print(out, "cache of the worker: {:.0f} % of {} rows\n",
+               100 * share(traffic.cache.hits, traffic.cache.gets),
+               human_count(static_cast<double>(traffic.cache.gets)));
+}
+
 void print_result(std::FILE* out, const RunResult& result) {
   fmt::print(out,
              "{} samples in {}: {} samples/s; the dense step took {:.0f} % of the time and waited {:.0f} %\n",
@@ -145,15 +195,48 @@ void print_result(std::FILE* out, const RunResult& result) {
                figures["staleness_mean"].get<double>(), figures["staleness_max"].get<int64_t>(),
                group.staleness_bound);
   }
+  for (const GroupResult& group : result.groups)
+    if (group.rows.disk_rows > 0)
+      fmt::print(out, "on disk: {} rows of {} in {}; {} came back\n", group.rows.disk_rows, group.name,
+                 human_count(static_cast<double>(group.rows.disk_bytes), "B"), group.rows.returned);
+  print_traffic(out, result.traffic);
   if (result.best_auc > 0) fmt::print(out, "best AUC there is for these rows: {:.4f}\n", result.best_auc);
 }
 
 // Null where nothing is exported.
 Result<std::unique_ptr<Exporter>> open_exporter(const Arguments& arguments, const RunConfig& run,
                                                 Setup& setup) {
-  if (arguments.exports.folder.empty()) return std::unique_ptr<Exporter>();
+  if (arguments.exports.folder.empty() || setup.rank > 0) return std::unique_ptr<Exporter>();
   TESSERA_ASSIGN_OR_RETURN(ExportedModel model, exported_model(run, setup));
-  return Exporter::open(arguments.exports, model, dynamic_cast<SavesRows&>(*setup.servers), *setup.model);
+  return Exporter::open(arguments.exports, model, *setup.worker, *setup.model);
+}
+
+// Of a report without a run directory.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() = default;
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  Result<std::string> make() {
+    std::string path = (std::filesystem::temp_directory_path() / "tessera-report-XXXXXX").string();
+    if (::mkdtemp(path.data()) == nullptr) return system_error("cannot make a folder", path, errno);
+    path_ = path;
+    return path;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+Status write_report(const std::string& run_dir, const std::string& file, std::FILE* out) {
+  TESSERA_ASSIGN_OR_RETURN(std::string page, report::render_report(run_dir));
+  TESSERA_RETURN_IF_ERROR(write_file_atomically(file, page));
+  fmt::print(out, "report: {}\n", file);
+  return {};
 }
 
 // Trains what is set up, and reports. Only the first of several trainers keeps the record and the result.
@@ -162,10 +245,16 @@ Status train_and_report(const Arguments& arguments, const RunConfig& run, const 
   std::FILE* out = text_output(arguments.json);
   const bool first = setup.rank == 0;
   std::unique_ptr<RunRecord> record;
-  if (first && !run.run_dir.empty()) {
+  TemporaryFolder temporary;
+  std::string record_dir = run.run_dir;
+  if (first && record_dir.empty() && !arguments.report.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(record_dir, temporary.make());
+  }
+  if (first && !record_dir.empty()) {
     std::string command = fmt::format("tessera recsys train --config {} {}", arguments.config,
                                       fmt::join(arguments.overrides, " "));
-    TESSERA_ASSIGN_OR_RETURN(record, RunRecord::open(run.run_dir, command, explained));
+    TESSERA_ASSIGN_OR_RETURN(record, RunRecord::open(record_dir, command, explained));
+    if (run.cache_rows > 0) record->traffic = [&setup] { return setup.worker->traffic(); };
   }
   Reporter reporter(out, std::move(record));
   RunCallbacks callbacks = first ? reporter.callbacks() : RunCallbacks();
@@ -183,9 +272,10 @@ Status train_and_report(const Arguments& arguments, const RunConfig& run, const 
   auto result = train(run, setup, callbacks);
   if (result && first && arguments.hash)
     if (Status hashed = add_hashes(setup, *result); !hashed.ok()) result = hashed.error();
-  reporter.finish(result.ok() ? "" : result.error().message);
+  reporter.finish(result.ok() ? "" : result.error().message, result ? to_json(run, *result) : json());
   if (!result) return result.error();
   if (!first) return {};
+  if (!arguments.report.empty()) TESSERA_RETURN_IF_ERROR(write_report(record_dir, arguments.report, out));
   print_result(out, *result);
   if (exporter) {
     TESSERA_RETURN_IF_ERROR(exporter->finish(result->steps));
@@ -197,13 +287,14 @@ Status train_and_report(const Arguments& arguments, const RunConfig& run, const 
 
 Status run_train(const Arguments& arguments) {
   std::string explained;
-  TESSERA_ASSIGN_OR_RETURN(RunConfig run, load_run_config(arguments.config, arguments.overrides, &explained));
+  TESSERA_ASSIGN_OR_RETURN(RunConfig run, load_run_config(arguments.config, arguments.settings(), &explained));
   if (arguments.explain) return std::fputs(explained.c_str(), stdout), Status();
   if (run.threads > 0) at::set_num_threads(static_cast<int>(run.threads));
   auto body = [&](Setup& setup, const std::function<void(int64_t)>& progress) {
     return train_and_report(arguments, run, explained, setup, progress);
   };
   if (!arguments.role.empty()) return run_recsys_role(run, arguments.role, body);
+  TESSERA_RETURN_IF_ERROR(check_run_dir(run));
   TESSERA_ASSIGN_OR_RETURN(auto setup, set_up(run));
   return body(*setup, {});
 }
@@ -213,9 +304,13 @@ void add_options(CLI::App& command, Arguments& arguments) {
   command.add_flag("--explain", arguments.explain, "Print every value and where it came from, then stop");
   command.add_flag("--hash", arguments.hash,
                    "Add hashes of all weights and rows to the result, to compare runs");
+  command.add_option("--checkpoint-every", arguments.checkpoint_every,
+                     "Steps between checkpoints in train.run_dir");
+  command.add_flag("--resume", arguments.resume, "Go on from the newest checkpoint in train.run_dir");
   command.add_option("--role", arguments.role,
                      "Be one process of a job of `tessera launch`: loader, worker:N, server:N or trainer:N");
   command.add_option("--json", arguments.json, "Write the result as JSON; - for standard output");
+  command.add_option("--report", arguments.report, "Write one HTML page about the run; it opens offline");
   command.add_option("--export", arguments.exports.folder, "Folder for the model, as `recsys serve` reads it");
   command
       .add_option("--export-interval", arguments.exports.interval_s,
@@ -237,7 +332,7 @@ Result<RunConfig> recsys_run_of(const std::vector<std::string>& words) {
     return invalid("recsys train {}: {}", fmt::join(words, " "), error.what());
   }
   if (!arguments.role.empty()) return invalid("--role is given by launch; see launch --roles");
-  return load_run_config(arguments.config, arguments.overrides);
+  return load_run_config(arguments.config, arguments.settings());
 }
 
 void add_recsys_train(CLI::App& app) {
@@ -253,6 +348,11 @@ void add_recsys_train(CLI::App& app) {
       "  tessera recsys train --config examples/recsys/synthetic.toml model.kind=dcnv2 train.staleness=50\n"
       "  tessera recsys train --config examples/recsys/synthetic.toml --export runs/clicks --export-interval "
       "0.5\n"
+      "Rows and weights every 1000 steps, and on from the last of them, with other numbers of servers:\n"
+      "  tessera recsys train --config examples/recsys/synthetic.toml train.run_dir=runs/a --checkpoint-every "
+      "1000\n"
+      "  tessera recsys train --config examples/recsys/synthetic.toml train.run_dir=runs/a --resume "
+      "train.servers=3\n"
       "Loader, embedding worker, two servers and two trainers as processes, which may be killed:\n"
       "  tessera launch -n 2 -- recsys train --config examples/recsys/synthetic.toml train.servers=2");
   command->callback([arguments] {
