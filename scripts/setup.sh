@@ -15,7 +15,8 @@ export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 # What the build needs. The names are the same on Debian 12 and Ubuntu 24.04.
 BUILD_PACKAGES="g++ cmake ninja-build ccache mold pkg-config python3-venv curl
   libcli11-dev libtomlplusplus-dev nlohmann-json3-dev libfmt-dev libxxhash-dev libhwy-dev
-  libboost-dev libssl-dev libcurl4-openssl-dev libpcre2-dev libutf8proc-dev libzstd-dev zlib1g-dev liburing-dev libgtest-dev"
+  libboost-dev libssl-dev libcurl4-openssl-dev libpcre2-dev libutf8proc-dev libzstd-dev zlib1g-dev liburing-dev libgtest-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc"
 
 say() { printf '%s\n' "$*"; }
 heading() { printf '\n== %s\n' "$*"; }

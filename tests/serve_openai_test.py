@@ -31,15 +31,19 @@ class Server:
     """`tessera serve` on a free port, until the end of the `with`."""
 
     def __init__(self, tessera, *arguments, model=MODEL):
-        self.name = model.name
+        self.name = getattr(model, "name", None)
         self.process = subprocess.Popen([tessera, "serve", "--model", model, "--port", "0", *arguments],
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.line = self.process.stdout.readline()
+        self.line = self.read_line()
         found = re.search(r"https?://127\.0\.0\.1:(\d+)", self.line)
         assert found, self.line + self.process.stderr.read()
         self.port = int(found.group(1))
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=60)
+
+    def read_line(self):
+        """What the server says when it is ready."""
+        return self.process.stdout.readline()
 
     def __enter__(self):
         return self

@@ -1,5 +1,7 @@
 #include "http/error_body.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 namespace tessera {
@@ -36,6 +38,13 @@ HttpResponse error_response(const HttpError& error, const HttpRequest& request) 
   bool kserve = request.path == "/v2" || request.path.starts_with("/v2/");
   return {.status = error.status,
           .body = kserve ? kserve_error_body(error.message) : openai_error_body(error, request.id)};
+}
+
+HttpResponse wrong_method(const HttpRequest& request, const std::string& allowed) {
+  std::string text = fmt::format("{} does not take {}; use {}", request.path, request.method, allowed);
+  HttpResponse response = error_response({.status = 405, .message = text}, request);
+  response.headers.emplace_back("Allow", allowed);
+  return response;
 }
 
 }  // namespace tessera

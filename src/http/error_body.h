@@ -18,6 +18,8 @@ struct HttpError {
 std::string openai_error_body(const HttpError& error, const std::string& request_id);
 // {"error": message}, as KServe's clients expect.
 std::string kserve_error_body(const std::string& message);
+// 405, with the method that is.
+HttpResponse wrong_method(const HttpRequest& request, const std::string& allowed);
 // In the form that belongs to the request's path.
 HttpResponse error_response(const HttpError& error, const HttpRequest& request);
 

@@ -39,7 +39,7 @@ HttpResponse too_many_requests(const HttpRequest& request, const Caller& caller,
 bool open_to_all(const HttpRequest& request) {
   const std::string& path = request.path;
   return path == "/health" || path.starts_with("/health/") || path.starts_with("/v2/health/") ||
-         path == "/metrics";
+         path == "/live" || path == "/metrics";
 }
 
 std::string retry_after(double seconds) {

@@ -33,6 +33,7 @@ class Server : public HttpServer, public SessionHost {
   void drain() override;
   bool draining() const override { return draining_; }
   bool closed() const override { return closed_; }
+  std::shared_ptr<void> hold() override;
   void post(std::function<void()> work) override { asio::post(context_, std::move(work)); }
 
   const HttpServerOptions& options() const override { return options_; }
@@ -46,6 +47,7 @@ class Server : public HttpServer, public SessionHost {
   void sweep();
   void close_doors();
   void cut_off();
+  void stop_when_drained();
 
   HttpServerOptions options_;
   asio::io_context context_{1};
@@ -56,6 +58,7 @@ class Server : public HttpServer, public SessionHost {
   Handler handler_;
   std::set<Session*> sessions_;
   Deadline drained_by_{Clock::time_point::max()}, closes_at_{Clock::time_point::max()};
+  std::shared_ptr<int64_t> holds_ = std::make_shared<int64_t>(0);
   bool draining_ = false, closed_ = false, cut_off_ = false;
 };
 
@@ -147,7 +150,7 @@ void Server::close_doors() {
   acceptor_.close(ignored);
   for (Session* session : std::set<Session*>(sessions_))
     if (session->idle()) session->close();
-  if (sessions_.empty()) context_.stop();
+  stop_when_drained();
 }
 
 void Server::cut_off() {
@@ -157,7 +160,21 @@ void Server::cut_off() {
 
 void Server::forget(Session* session) {
   sessions_.erase(session);
-  if (closed_ && sessions_.empty()) context_.stop();
+  stop_when_drained();
+}
+
+void Server::stop_when_drained() {
+  if (closed_ && sessions_.empty() && *holds_ == 0) context_.stop();
+}
+
+std::shared_ptr<void> Server::hold() {
+  ++*holds_;
+  return {this, [holds = std::weak_ptr(holds_)](Server* server) {
+            auto alive = holds.lock();
+            if (!alive) return;
+            --*alive;
+            server->stop_when_drained();
+          }};
 }
 
 }  // namespace

@@ -40,6 +40,10 @@ class HttpServer {
   // of their connections.
   virtual void drain() = 0;
   virtual bool draining() const = 0;
+  virtual bool closed() const = 0;  // that half second is over
+  // While what it returns lives, a drain has not finished: for work that came another way than over HTTP. To be
+  // let go on the server's thread, or once run() has returned.
+  virtual std::shared_ptr<void> hold() = 0;
   // Runs `work` on the server's thread. Any thread; nothing happens after run() has returned.
   virtual void post(std::function<void()> work) = 0;
 };

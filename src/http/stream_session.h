@@ -177,12 +177,17 @@ class StreamSession : public Session {
 template <class Stream>
 class StreamSession<Stream>::Exchange : public HttpExchange {
  public:
-  Exchange(std::shared_ptr<StreamSession> session, HttpRequest request, bool chunked)
-      : HttpExchange(std::move(request)), session_(std::move(session)), chunked_(chunked) {}
+  // `head_only`: what answers a GET, without its body.
+  Exchange(std::shared_ptr<StreamSession> session, HttpRequest request, bool chunked, bool head_only)
+      : HttpExchange(std::move(request)),
+        session_(std::move(session)),
+        chunked_(chunked),
+        head_only_(head_only) {}
 
   void respond(const HttpResponse& response) override {
     if (!session_) return;
-    session_->send(wire::whole(response, extra_headers(), session_->keep_alive_));
+    auto bytes = head_only_ ? wire::head_of_whole : wire::whole;
+    session_->send(bytes(response, extra_headers(), session_->keep_alive_));
     std::exchange(session_, nullptr)->finish_exchange();
   }
 
@@ -193,12 +198,12 @@ class StreamSession<Stream>::Exchange : public HttpExchange {
   }
 
   void write(const std::string& data) override {
-    if (session_ && !data.empty()) session_->send(chunked_ ? wire::chunk(data) : data);
+    if (session_ && !data.empty() && !head_only_) session_->send(chunked_ ? wire::chunk(data) : data);
   }
 
   void end_stream() override {
     if (!session_) return;
-    if (chunked_) session_->send("0\r\n\r\n");
+    if (chunked_ && !head_only_) session_->send("0\r\n\r\n");
     std::exchange(session_, nullptr)->finish_exchange();
   }
 
@@ -214,7 +219,7 @@ class StreamSession<Stream>::Exchange : public HttpExchange {
 
  private:
   std::shared_ptr<StreamSession> session_;
-  bool chunked_;
+  bool chunked_, head_only_;
 };
 
 template <class Stream>
@@ -222,7 +227,9 @@ void StreamSession<Stream>::on_request() {
   auto message = parser_->release();
   parser_.reset();
   keep_alive_ = message.keep_alive() && !host_.draining();
-  exchange_ = std::make_shared<Exchange>(self(), wire::request_of(message), message.version() >= 11);
+  bool head_only = message.method() == boost::beast::http::verb::head;
+  if (head_only) message.method(boost::beast::http::verb::get);
+  exchange_ = std::make_shared<Exchange>(self(), wire::request_of(message), message.version() >= 11, head_only);
   exchange_->add_header("X-Request-Id", exchange_->request().id);
   read_more();
   host_.handle(exchange_);

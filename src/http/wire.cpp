@@ -67,9 +67,11 @@ std::optional<HttpResponse> refusal(const boost::system::error_code& error, uint
 }
 
 std::string whole(const HttpResponse& response, const HttpHeaders& more, bool keep_alive) {
-  std::string out = head_of(response, more, keep_alive);
-  out += fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
-  return out + response.body;
+  return head_of_whole(response, more, keep_alive) + response.body;
+}
+
+std::string head_of_whole(const HttpResponse& response, const HttpHeaders& more, bool keep_alive) {
+  return head_of(response, more, keep_alive) + fmt::format("Content-Length: {}\r\n\r\n", response.body.size());
 }
 
 std::string stream_head(const HttpResponse& head, const HttpHeaders& more, bool keep_alive, bool chunked) {

@@ -18,6 +18,8 @@ bool wants_continue(const Message& message);
 std::optional<HttpResponse> refusal(const boost::system::error_code& error, uint64_t max_body_bytes);
 
 std::string whole(const HttpResponse& response, const HttpHeaders& more, bool keep_alive);
+// The same without its body: the answer to HEAD.
+std::string head_of_whole(const HttpResponse& response, const HttpHeaders& more, bool keep_alive);
 std::string stream_head(const HttpResponse& head, const HttpHeaders& more, bool keep_alive, bool chunked);
 std::string chunk(const std::string& data);
 

@@ -26,10 +26,6 @@ HttpError http_error(const Error& error) {
   }
 }
 
-std::string metric(const char* name, const char* type, const char* help, double value) {
-  return fmt::format("# HELP {0} {1}\n# TYPE {0} {2}\n{0} {3}\n", name, help, type, value);
-}
-
 std::vector<double> latency_bounds() {
   return {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5};
 }
@@ -130,36 +126,31 @@ Result<HttpResponse> ScoreApi::describe() const {
 
 std::string ScoreApi::metrics() const {
   Standing now = model_.standing();
-  std::string text;
-  auto add = [&](const char* name, const char* type, const char* help, double value) {
-    text += metric(name, type, help, value);
-  };
-  add("tessera_recsys_ready", "gauge", "1 once a version is served.", now.ready ? 1 : 0);
-  add("tessera_recsys_version", "gauge", "Version that is served.", static_cast<double>(now.version));
-  add("tessera_recsys_step", "gauge", "Training step of its dense weights.", static_cast<double>(now.step));
-  add("tessera_recsys_versions_applied_total", "counter", "Versions taken up since the start.",
+  PrometheusText text;
+  auto gauge = [&](const char* name, const char* help, double value) { text.gauge(name, help, {}, value); };
+  auto counter = [&](const char* name, const char* help, double value) { text.counter(name, help, {}, value); };
+  gauge("tessera_recsys_ready", "1 once a version is served.", now.ready ? 1 : 0);
+  gauge("tessera_recsys_version", "Version that is served.", static_cast<double>(now.version));
+  gauge("tessera_recsys_step", "Training step of its dense weights.", static_cast<double>(now.step));
+  counter("tessera_recsys_versions_applied_total", "Versions taken up since the start.",
       static_cast<double>(now.versions));
-  add("tessera_recsys_age_seconds", "gauge", "Since the version that is served was cut.",
+  gauge("tessera_recsys_age_seconds", "Since the version that is served was cut.",
       now.ready ? unix_time() - now.time : 0);
-  add("tessera_recsys_apply_delay_seconds", "gauge", "From the cut of the last version to when it was served.",
+  gauge("tessera_recsys_apply_delay_seconds", "From the cut of the last version to when it was served.",
       now.ready ? now.applied_at - now.time : 0);
-  add("tessera_recsys_stale", "gauge", "1 while the newest version cannot be taken up.",
+  gauge("tessera_recsys_stale", "1 while the newest version cannot be taken up.",
       now.problem.empty() ? 0 : 1);
-  add("tessera_recsys_rows", "gauge", "Resident embedding rows.", static_cast<double>(now.rows));
-  add("tessera_recsys_row_bytes", "gauge", "Their memory.", static_cast<double>(now.bytes));
+  gauge("tessera_recsys_rows", "Resident embedding rows.", static_cast<double>(now.rows));
+  gauge("tessera_recsys_row_bytes", "Their memory.", static_cast<double>(now.bytes));
   std::lock_guard lock(mutex_);
-  add("tessera_recsys_requests_waiting", "gauge", "Requests in the queue.",
+  gauge("tessera_recsys_requests_waiting", "Requests in the queue.",
       static_cast<double>(waiting_.size()));
-  add("tessera_recsys_rows_scored_total", "counter", "Rows that were scored.", static_cast<double>(rows_));
-  text +=
-      "# HELP tessera_recsys_requests_total Requests for scores, by HTTP status.\n"
-      "# TYPE tessera_recsys_requests_total counter\n";
+  counter("tessera_recsys_rows_scored_total", "Rows that were scored.", static_cast<double>(rows_));
   for (const auto& [status, count] : answered_)
-    text += fmt::format("tessera_recsys_requests_total{{status=\"{}\"}} {}\n", status, count);
-  text +=
-      "# HELP tessera_recsys_request_seconds From arrival to the answer.\n"
-      "# TYPE tessera_recsys_request_seconds histogram\n";
-  return text + latency_.render("tessera_recsys_request_seconds", "api=\"score\"");
+    text.counter("tessera_recsys_requests_total", "Requests for scores, by HTTP status.",
+                 {{"status", fmt::format("{}", status)}}, static_cast<double>(count));
+  text.histogram("tessera_recsys_request_seconds", "From arrival to the answer.", {{"api", "score"}}, latency_);
+  return text.text();
 }
 
 // ---- scores ----

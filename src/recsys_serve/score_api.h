@@ -23,8 +23,8 @@
 
 #include "core/clock.h"
 #include "http/http.h"
+#include "http/prometheus.h"
 #include "recsys_serve/served_model.h"
-#include "serve/metrics.h"
 
 namespace tessera::recsys_serve {
 
@@ -77,7 +77,7 @@ class ScoreApi {
   std::deque<Job> waiting_;
   std::map<int, int64_t> answered_;  // by status
   int64_t rows_ = 0;
-  serve::Histogram latency_;
+  Histogram latency_;
   std::vector<std::thread> crew_;
 };
 

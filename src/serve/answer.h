@@ -76,7 +76,7 @@ class Answer {
 
   // For the metrics.
   Clock::time_point arrival = Clock::now();
-  std::optional<Clock::time_point> first_step, last_token;
+  std::optional<Clock::time_point> first_step, first_token, last_token;
 
  private:
   TokenLogprobs describe(int64_t token, int64_t previous, std::span<const float> logits) const;

@@ -53,6 +53,7 @@ Engine::Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, Eng
       tokenizer_(std::move(tokenizer)),
       options_(std::move(options)),
       runner_(std::move(runner)),
+      metrics_(options_.max_length),
       scheduler_(options_.scheduling, model.place().replicas),
       waits_(static_cast<size_t>(model.place().replicas)) {
   runner_.connect(team_.groups());
@@ -68,13 +69,11 @@ Engine::Engine(ServedModel& model, Team& team, data::TokenizerPtr tokenizer, Eng
 
 Engine::~Engine() {
   if (options_.prefill) options_.prefill->stop();
-  std::vector<int64_t> left;
   {
     std::lock_guard lock(mutex_);
-    for (const auto& [id, answer] : answers_) left.push_back(id);
     stopping_ = true;
   }
-  for (int64_t id : left) cancel(id);
+  cancel_all();
   changed_.notify_all();
   team_.give_up();
   thread_.join();
@@ -114,13 +113,18 @@ Result<Engine::Completions> Engine::submit(std::vector<CompletionRequest> reques
   if (failure_) return *failure_;
   if (stopping_) return make_error(ErrorCode::unavailable, "the server is shutting down");
   int64_t room = options_.scheduling.max_waiting - scheduler_.num_waiting() - std::ssize(awaited_);
-  if (std::ssize(requests) > room)
+  if (std::ssize(requests) > room) {
+    metrics_.count_rejected(std::ssize(requests));
     return make_error(ErrorCode::resource_exhausted,
                       "the queue has room for {} more requests, but {} came; try again later", room,
                       requests.size());
+  }
   std::vector<batching::Submission> submissions;
   for (const auto& request : requests) submissions.push_back(submission_of(next_id_++, request));
-  TESSERA_RETURN_IF_ERROR(check_wait(submissions));
+  if (Status wait = check_wait(submissions); !wait.ok()) {
+    metrics_.count_rejected(std::ssize(requests));
+    return wait.error();
+  }
   std::vector<double> predicted_s;
   for (const auto& submission : submissions) predicted_s.push_back(wait_of(submission));
   for (size_t i = 0; i < submissions.size(); ++i) {
@@ -159,6 +163,15 @@ bool Engine::cancel(int64_t id) {
   answer->completion().add({.finished = true, .reason = FinishReason::cancelled});
   report(id, *answer, to_string(FinishReason::cancelled));
   return true;
+}
+
+void Engine::cancel_all() {
+  std::vector<int64_t> left;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [id, answer] : answers_) left.push_back(id);
+  }
+  for (int64_t id : left) cancel(id);
 }
 
 // Its blocks are free, and its claim is back if it had any. REQUIRES: the lock.
@@ -315,15 +328,21 @@ Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
   }
   if (moved) put_in_place(work);
   Result<std::vector<at::Tensor>> logits = moved ? runner_.forward(work.batches) : moved.error();
+  auto computed = Clock::now();
   if (logits) deliver(work, *logits);
+  trace_step(work, start, computed);
   lock.lock();
   step_since_.reset();
   if (!logits) return recover(lock, work.answers(), logits.error());
   double seconds = seconds_since(start);
   longest_step_s_ = std::max(longest_step_s_, seconds);
-  for (size_t i = 0; i < waits_.size(); ++i)
+  int64_t tokens = 0;
+  for (size_t i = 0; i < waits_.size(); ++i) {
+    tokens += work.shares[i].step.tokens();
     waits_[i].step_ended(seconds, work.shares[i].step.tokens(),
                          scheduler_.at(static_cast<int64_t>(i)).num_waiting() > 0);
+  }
+  metrics_.count_step(tokens);
   return {};
 }
 
@@ -499,23 +518,55 @@ void Engine::settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens,
 void Engine::count_token(Answer& answer) {
   auto now = Clock::now();
   metrics_.count_generated_token();
-  if (answer.last_token)
+  if (answer.last_token) {
     metrics_.next_token(seconds_between(*answer.last_token, now));
-  else
+  } else {
     metrics_.first_token(seconds_between(answer.arrival, *answer.first_step),
                          seconds_between(answer.arrival, now));
+    answer.first_token = now;
+  }
   answer.last_token = now;
 }
 
 void Engine::report(int64_t id, const Answer& answer, const std::string& reason) {
-  double total_s = seconds_since(answer.arrival);
-  metrics_.finished(reason, total_s);
-  if (!options_.on_finished) return;
-  options_.on_finished({.id = id,
-                        .prompt_tokens = std::ssize(answer.request().prompt),
-                        .generated_tokens = answer.num_generated(),
-                        .reason = reason,
-                        .total_s = total_s});
+  auto now = Clock::now();
+  auto started = answer.first_step.value_or(now), first = answer.first_token.value_or(now);
+  RequestSummary summary{.id = id,
+                         .prompt_tokens = std::ssize(answer.request().prompt),
+                         .generated_tokens = answer.num_generated(),
+                         .max_tokens = answer.request().max_tokens,
+                         .reason = reason,
+                         .request_id = answer.request().request_id,
+                         .tenant = answer.request().tenant,
+                         .queue_s = seconds_between(answer.arrival, started),
+                         .prefill_s = answer.first_step ? seconds_between(started, first) : 0,
+                         .decode_s = answer.first_token ? seconds_between(first, now) : 0,
+                         .total_s = seconds_between(answer.arrival, now)};
+  metrics_.finished(summary);
+  trace_end(answer, summary);
+  if (options_.on_finished) options_.on_finished(summary);
+}
+
+void Engine::trace_step(const Work& work, Clock::time_point start, Clock::time_point computed) {
+  int64_t tokens = 0, answers = 0;
+  for (const Share& share : work.shares) {
+    tokens += share.step.tokens();
+    answers += std::ssize(share.answers);
+    for (size_t i = 0; i < share.answers.size(); ++i) {
+      const StepEntry& entry = share.step.entries[i];
+      bool prompt = entry.first < std::ssize(share.answers[i]->request().prompt);
+      if (prompt) trace_.add({"prefill", entry.id, start, computed, entry.count});
+    }
+  }
+  trace_.add({"step", 0, start, computed, tokens});
+  trace_.add({"sample and detokenise", 0, computed, Clock::now(), answers});
+}
+
+void Engine::trace_end(const Answer& answer, const RequestSummary& summary) {
+  auto now = Clock::now();
+  trace_.add({"llm_request", summary.id, answer.arrival, now, answer.num_generated(), summary});
+  trace_.add({"queue", summary.id, answer.arrival, answer.first_step.value_or(now)});
+  if (answer.first_token) trace_.add({"decode", summary.id, *answer.first_token, now, answer.num_generated()});
 }
 
 Status follow_engine(StepRunner& runner, const RankGroups& groups) {

@@ -26,17 +26,11 @@
 #include "serve/draft_model.h"
 #include "serve/metrics.h"
 #include "serve/prefill_pool.h"
+#include "serve/request_trace.h"
 #include "serve/step_runner.h"
 #include "serve/team.h"
 
 namespace tessera::serve {
-
-// One finished request, for the log.
-struct RequestSummary {
-  int64_t id = 0, prompt_tokens = 0, generated_tokens = 0;
-  std::string reason;  // "stop", "length", "abort" or "error"
-  double total_s = 0;  // since its arrival
-};
 
 struct EngineOptions {
   batching::SchedulerOptions scheduling;  // of each replica
@@ -60,6 +54,7 @@ struct EngineHealth {
   bool alive = true;    // false: only a restart of the server helps
   bool ready = true;    // false: requests are taken, but nothing is computed now
   std::string reason;   // when not ready
+  double step_s = 0;    // so long the step under way has been running
   int64_t losses = 0;   // ranks that were lost so far
   int64_t retries = 0;  // requests that were computed anew after a failed step
 };
@@ -81,6 +76,7 @@ class Engine {
 
   // Ends a request and frees its KV blocks before it returns; false when it ended before.
   bool cancel(int64_t id);
+  void cancel_all();
 
   // When a refused client should come back: the predicted wait, at least 1.
   int64_t retry_after_s() const;
@@ -90,6 +86,7 @@ class Engine {
   EngineHealth health() const;
   std::optional<Error> failure() const;
   const Metrics& metrics() const { return metrics_; }
+  const RequestTrace& trace() const { return trace_; }
 
  private:
   using AnswerPtr = std::shared_ptr<Answer>;
@@ -141,6 +138,8 @@ class Engine {
                      const at::Tensor& logits);
   void settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens, std::optional<FinishReason> reason);
   void count_token(Answer& answer);
+  void trace_step(const Work& work, Clock::time_point start, Clock::time_point computed);
+  void trace_end(const Answer& answer, const RequestSummary& summary);
   void report(int64_t id, const Answer& answer, const std::string& reason);
   void fail(const Error& error);
   Status check(const CompletionRequest& request) const;
@@ -158,6 +157,7 @@ class Engine {
   EngineOptions options_;
   StepRunner runner_;
   Metrics metrics_;
+  RequestTrace trace_;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -29,7 +29,7 @@ EngineHealth Engine::health() const {
   auto loss = team_.loss();
   std::lock_guard lock(mutex_);
   health.retries = retries_;
-  double step_s = step_since_ ? seconds_since(*step_since_) : 0;
+  double step_s = health.step_s = step_since_ ? seconds_since(*step_since_) : 0;
   if (failure_)
     health.reason = failure_->message;
   else if (recovering_ || loss)

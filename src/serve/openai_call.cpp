@@ -33,11 +33,10 @@ double mean_logprob(const CompletionProgress& answer) {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  Call(Engine& engine, std::shared_ptr<HttpExchange> exchange, CompletionCall call, std::string model)
-      : engine_(engine),
+  Call(HostedModelPtr model, std::shared_ptr<HttpExchange> exchange, CompletionCall call)
+      : model_(std::move(model)),
         exchange_(std::move(exchange)),
         call_(std::move(call)),
-        model_(std::move(model)),
         id_((call_.chat ? "chatcmpl-" : "cmpl-") + exchange_->request().id) {}
 
   ~Call() {
@@ -52,8 +51,8 @@ class Call : public std::enable_shared_from_this<Call> {
         if (auto call = weak.lock()) call->pump();
       });
     };
-    auto choices = engine_.submit(std::move(call_.requests), notify);
-    if (!choices) return respond(*exchange_, engine_, to_api_error(choices.error()));
+    auto choices = model_->engine->submit(std::move(call_.requests), notify);
+    if (!choices) return respond(*exchange_, *model_->engine, to_api_error(choices.error()));
     choices_ = std::move(*choices);
     collected_.resize(choices_.size());
     readers_.assign(choices_.size(), AnswerReader(call_.tools));
@@ -171,8 +170,11 @@ class Call : public std::enable_shared_from_this<Call> {
   }
 
   json head(const char* object) const {
-    return {
-        {"id", id_}, {"object", object}, {"created", created_}, {"model", model_}, {"choices", json::array()}};
+    return {{"id", id_},
+            {"object", object},
+            {"created", created_},
+            {"model", call_.model},
+            {"choices", json::array()}};
   }
 
   json usage() const {
@@ -190,13 +192,13 @@ class Call : public std::enable_shared_from_this<Call> {
       exchange_->write(fmt::format("data: {}\n\n", api_error.body(exchange_->request().id)));
       exchange_->end_stream();
     } else {
-      respond(*exchange_, engine_, api_error);
+      respond(*exchange_, *model_->engine, api_error);
     }
     end();
   }
 
   void cancel() {
-    for (const auto& choice : choices_) engine_.cancel(choice->id());
+    for (const auto& choice : choices_) model_->engine->cancel(choice->id());
   }
 
   void end() {
@@ -205,10 +207,10 @@ class Call : public std::enable_shared_from_this<Call> {
     exchange_->on_written = nullptr;
   }
 
-  Engine& engine_;
+  HostedModelPtr model_;
   std::shared_ptr<HttpExchange> exchange_;
   CompletionCall call_;
-  std::string model_, id_;
+  std::string id_;
   int64_t created_ = std::time(nullptr), prompt_tokens_ = 0, completion_tokens_ = 0, cached_tokens_ = 0;
   Engine::Completions choices_;
   std::vector<CompletionProgress> collected_;
@@ -220,18 +222,21 @@ class Call : public std::enable_shared_from_this<Call> {
 
 }  // namespace
 
-void respond(HttpExchange& exchange, const Engine& engine, const ApiError& error) {
+void respond(HttpExchange& exchange, const ApiError& error) {
   HttpResponse response{.status = error.status, .body = error.body(exchange.request().id)};
-  if (error.retry_after_s)
-    response.headers.emplace_back("Retry-After", retry_after(*error.retry_after_s));
-  else if (error.status == 429 || error.status == 503)
-    response.headers.emplace_back("Retry-After", std::to_string(engine.retry_after_s()));
+  if (error.retry_after_s) response.headers.emplace_back("Retry-After", retry_after(*error.retry_after_s));
   exchange.respond(response);
 }
 
-void start_call(Engine& engine, HttpServer& server, std::shared_ptr<HttpExchange> exchange, CompletionCall call,
-                const std::string& model) {
-  std::make_shared<Call>(engine, std::move(exchange), std::move(call), model)->start(server);
+void respond(HttpExchange& exchange, const Engine& engine, ApiError error) {
+  bool may_come_back = error.status == 429 || error.status == 503;
+  if (may_come_back && !error.retry_after_s) error.retry_after_s = static_cast<double>(engine.retry_after_s());
+  respond(exchange, error);
+}
+
+void start_call(HostedModelPtr model, HttpServer& server, std::shared_ptr<HttpExchange> exchange,
+                CompletionCall call) {
+  std::make_shared<Call>(std::move(model), std::move(exchange), std::move(call))->start(server);
 }
 
 }  // namespace tessera::serve

@@ -3,15 +3,17 @@
 #pragma once
 
 #include "http/server.h"
-#include "serve/engine.h"
+#include "serve/hosted_model.h"
 #include "serve/openai_request.h"
 
 namespace tessera::serve {
 
+void respond(HttpExchange& exchange, const ApiError& error);
 // With Retry-After, from the predicted wait, where coming back makes sense.
-void respond(HttpExchange& exchange, const Engine& engine, const ApiError& error);
+void respond(HttpExchange& exchange, const Engine& engine, ApiError error);
 
-void start_call(Engine& engine, HttpServer& server, std::shared_ptr<HttpExchange> exchange, CompletionCall call,
-                const std::string& model);
+// The call holds the model until it has ended.
+void start_call(HostedModelPtr model, HttpServer& server, std::shared_ptr<HttpExchange> exchange,
+                CompletionCall call);
 
 }  // namespace tessera::serve

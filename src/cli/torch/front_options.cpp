@@ -37,21 +37,54 @@ void FrontFlags::add_to(CLI::App& command) {
       ->capture_default_str();
 }
 
+void FrontFlags::add_grpc_to(CLI::App& command) {
+  command.add_option("--grpc-port", grpc_port, "KServe over gRPC on this port as well; 0: any free one");
+}
+
 Result<std::unique_ptr<HttpServer>> FrontFlags::listen() const {
-  if (!api_keys.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(ApiKeys keys, ApiKeys::load(api_keys));
-    if (http.tls_certificate.empty() && !is_local(http.host))
-      log(LogLevel::warn,
-          "API keys cross the network in the clear: give --tls-cert and --tls-key, or put a proxy in front");
-  }
+  TESSERA_ASSIGN_OR_RETURN(auto keys, load_keys());
+  if (keys && http.tls_certificate.empty() && !is_local(http.host))
+    log(LogLevel::warn,
+        "API keys cross the network in the clear: give --tls-cert and --tls-key, or put a proxy in front");
   allow_many_files();
   return HttpServer::listen(http);
 }
 
-Result<HttpServer::Handler> FrontFlags::guarded(HttpServer::Handler handler) const {
-  if (api_keys.empty()) return handler;
+Result<std::shared_ptr<const ApiKeys>> FrontFlags::load_keys() const {
+  if (api_keys.empty()) return std::shared_ptr<const ApiKeys>();
   TESSERA_ASSIGN_OR_RETURN(ApiKeys keys, ApiKeys::load(api_keys));
-  return guarded_by(std::move(keys), std::move(handler));
+  return std::make_shared<const ApiKeys>(std::move(keys));
+}
+
+HttpServer::Handler FrontFlags::guarded(HttpServer::Handler handler,
+                                        const std::shared_ptr<const ApiKeys>& keys) {
+  return keys ? guarded_by(*keys, std::move(handler)) : handler;
+}
+
+Result<HttpServer::Handler> FrontFlags::guarded(HttpServer::Handler handler) const {
+  TESSERA_ASSIGN_OR_RETURN(auto keys, load_keys());
+  return guarded(std::move(handler), keys);
+}
+
+Result<std::unique_ptr<kserve::GrpcServer>> FrontFlags::start_grpc(kserve::Backend& backend, HttpServer& server,
+                                                                   std::shared_ptr<const ApiKeys> keys) const {
+  if (!grpc_port) return std::unique_ptr<kserve::GrpcServer>();
+#ifdef TESSERA_GRPC
+  kserve::GrpcServerOptions options{.host = http.host == "localhost" ? "127.0.0.1" : http.host,
+                                    .port = *grpc_port,
+                                    .tls_certificate = http.tls_certificate,
+                                    .tls_key = http.tls_key,
+                                    .version = TESSERA_VERSION,
+                                    .keys = std::move(keys),
+                                    .post = [&server](auto work) { server.post(std::move(work)); }};
+  return kserve::GrpcServer::start(backend, std::move(options));
+#else
+  (void)backend, (void)server, (void)keys;
+  return make_error(
+      ErrorCode::invalid_argument,
+      "--grpc-port: this build has no gRPC; install libgrpc++-dev, libprotobuf-dev, protobuf-compiler "
+      "and protobuf-compiler-grpc, and build again");
+#endif
 }
 
 std::string FrontFlags::url(const HttpServer& server) const {

@@ -1,17 +1,19 @@
 // tessera serve: a model behind OpenAI's HTTP interface, over one process or the ranks of a tensor-parallel
 // group.
+#include <chrono>
 #include <cstdio>
-#include <filesystem>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/number_checks.h"
 #include "cli/torch/front_options.h"
-#include "cli/torch/prefill_processes.h"
+#include "cli/torch/model_host.h"
 #include "cli/torch/rank_meeting.h"
 #include "cli/torch/rank_team.h"
 #include "cli/torch/serve_options.h"
 #include "core/log.h"
-#include "serve/openai_api.h"
+#include "serve/front.h"
 #include "serve/prefill_worker.h"
 
 namespace tessera::cli {
@@ -22,20 +24,15 @@ struct ServeCommand {
   ServeFlags serve;
   FrontFlags front;
   PrefillFlags prefill;
-  std::string name, chat_template;
-  std::vector<std::string> adapters;  // NAME=DIR
+  std::vector<std::string> models, adapters;  // [NAME=]PATH; NAME=DIR
+  std::string name, chat_template, log_format = "text";
   int64_t max_length = 0, max_guesses = 0;
   // A draft model guesses though nobody said how far.
   int64_t guesses() const { return max_guesses == 0 && !serve.draft.empty() ? 4 : max_guesses; }
   double worker_silence_s = 0.8, ttft_objective_s = 0, queue_timeout_s = 0, timeout_s = 0;
+  double stuck_s = 300, unload_timeout_s = 60;
   bool quiet = false;
 };
-
-std::string model_name(const ServeCommand& flags) {
-  if (!flags.name.empty()) return flags.name;
-  auto path = std::filesystem::weakly_canonical(flags.serve.model);
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-}
 
 void print_line(const std::string& line) {
   std::fprintf(stdout, "%s\n", line.c_str());
@@ -47,6 +44,30 @@ void print_request(const serve::RequestSummary& request) {
                          request.id, request.prompt_tokens, request.generated_tokens, request.total_s,
                          static_cast<double>(request.generated_tokens) / std::max(request.total_s, 1e-9),
                          request.reason));
+}
+
+nlohmann::json event(const std::string& message) {
+  double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return {{"time", now}, {"level", "info"}, {"message", message}};
+}
+
+void print_json(const nlohmann::json& line) {
+  print_line(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void print_request_json(const std::string& model, const serve::RequestSummary& request) {
+  nlohmann::json line = event("request");
+  line.update({{"model", model},
+               {"request_id", request.request_id},
+               {"tenant", request.tenant},
+               {"prompt_tokens", request.prompt_tokens},
+               {"generated_tokens", request.generated_tokens},
+               {"finish_reason", request.reason},
+               {"queue_s", request.queue_s},
+               {"prefill_s", request.prefill_s},
+               {"decode_s", request.decode_s},
+               {"total_s", request.total_s}});
+  print_json(line);
 }
 
 // Other ranks: the model's other parts, or prefill workers with a whole one, until rank 0 says stop. A group
@@ -76,99 +97,107 @@ Status run_follower(const ServeCommand& flags, const RankPlace& place) {
   }
 }
 
-// NAME=DIR each.
-Status add_adapters(const ServeCommand& flags, serve::ServedModel& model) {
-  if (!flags.adapters.empty() && flags.prefill.workers > 0)
-    return invalid("--adapter beside --prefill-workers: adapters are served on one process");
-  for (const std::string& adapter : flags.adapters) {
-    const size_t end = adapter.find('=');
-    if (end == std::string::npos || end == 0 || end + 1 == adapter.size())
-      return invalid("--adapter '{}': expected NAME=DIRECTORY", adapter);
-    const std::string name = adapter.substr(0, end);
-    for (const auto& other : model.adapters())
-      if (other.name == name) return invalid("--adapter '{}': the name '{}' is given twice", adapter, name);
-    if (name == model_name(flags))
-      return invalid("--adapter '{}': '{}' is the model's own name", adapter, name);
-    TESSERA_RETURN_IF_ERROR(model.add_adapter(name, adapter.substr(end + 1)));
-  }
-  return {};
-}
+class ServerProgram {
+ public:
+  ServerProgram(const ServeCommand& flags, HttpServer& server)
+      : flags_(flags), server_(server), models_(server, flags.unload_timeout_s) {}
 
-// A template that cannot be run takes away chat only; completions are served all the same.
-serve::ServedName served_name(const ServeCommand& flags, const data::TokenizerPtr& tokenizer,
-                              const serve::ServedModel& model, const serve::Engine& engine) {
-  serve::ServedName out{.name = model_name(flags),
-                        .max_length = engine.max_length(),
-                        .end_tokens = engine.end_tokens(),
-                        .vocabulary = std::make_shared<const serve::Vocabulary>(tokenizer)};
-  for (const auto& adapter : model.adapters()) out.adapters.push_back(adapter.name);
-  auto chat = chat::load_model_chat(flags.serve.model, flags.chat_template);
-  if (!chat) {
-    out.no_chat = chat.error().message;
-    log(LogLevel::warn, "no chat completions: {}", out.no_chat);
-    return out;
-  }
-  if (!*chat) return out;
-  chat::ModelChat found = std::move(**chat);
-  const chat::Value* eos = found.special_tokens.find("eos_token");
-  auto id = eos ? tokenizer->token_to_id(*eos->text()) : std::nullopt;
-  if (id) found.end_tokens.push_back(*id);
-  std::erase_if(found.end_tokens, [&](int64_t token) { return token < 0 || token >= tokenizer->vocab_size(); });
-  out.set_chat(std::move(found), tokenizer);
-  return out;
-}
-
-Status serve_requests(const ServeCommand& flags, const serve::ServeOptions& options, serve::Team& team,
-                      PrefillProcesses& prefill, HttpServer& server) {
-  TESSERA_ASSIGN_OR_RETURN(auto tokenizer, serve::load_served_tokenizer(options.model, options.tokenizer));
-  TESSERA_ASSIGN_OR_RETURN(auto model, serve::load_model(options, 0, true));
-  TESSERA_RETURN_IF_ERROR(add_adapters(flags, model));
-  TESSERA_RETURN_IF_ERROR(team.meet());
-  TESSERA_ASSIGN_OR_RETURN(auto prefill_pool, prefill.meet());
-  std::optional<Error> failure;
-  serve::EngineOptions engine_options{.scheduling = serve::scheduling_of(options),
-                                      .kv_folder = options.kv_disk_folder,
-                                      .max_length = flags.max_length,
-                                      .max_guesses = flags.guesses(),
-                                      .ttft_objective_s = flags.ttft_objective_s,
-                                      .queue_timeout_s = flags.queue_timeout_s,
-                                      .timeout_s = flags.timeout_s,
-                                      .prefill = prefill_pool.get()};
-  TESSERA_ASSIGN_OR_RETURN(engine_options.draft, flags.serve.load_draft(options, model.spec()));
-  if (!flags.quiet) engine_options.on_finished = print_request;
-  engine_options.on_failure = [&](const Error& error) {
-    server.post([&failure, &server, error] {
-      failure = error;
-      server.drain();
+  Status run() {
+    TESSERA_RETURN_IF_ERROR(add_models());
+    serve::Front front(models_, server_, {.stuck_s = flags_.stuck_s, .version = TESSERA_VERSION});
+    TESSERA_ASSIGN_OR_RETURN(auto keys, flags_.front.load_keys());
+    auto handler = FrontFlags::guarded([&front](auto exchange) { front.handle(std::move(exchange)); }, keys);
+    TESSERA_ASSIGN_OR_RETURN(auto grpc, flags_.front.start_grpc(front.backend(), server_, keys));
+    if (grpc) say(fmt::format("KServe over gRPC on {}:{}", flags_.front.http.host, grpc->port()));
+    server_.post([this] {
+      for (const auto& entry : models_.entries())
+        models_.load(entry.name, [this, name = entry.name](const Status& status) { on_loaded(name, status); });
     });
-  };
-  TESSERA_ASSIGN_OR_RETURN(auto engine, serve::Engine::start(model, team, tokenizer, engine_options));
-  serve::OpenAiApi api(*engine, server, tokenizer, served_name(flags, tokenizer, model, *engine));
-  print_line(fmt::format("serving {} on {} (layout {}, {}, context {} tokens, KV cache {} tokens)",
-                         model_name(flags), flags.front.url(server), to_string(options.layout), options.dtype,
-                         engine->max_length(), engine_options.scheduling.capacity_tokens()));
-  TESSERA_ASSIGN_OR_RETURN(auto handler,
-                           flags.front.guarded([&api](auto exchange) { api.handle(std::move(exchange)); }));
-  bool drained = server.run(std::move(handler));
-  if (failure) return failure->within("the engine failed");
-  if (!drained) return make_error(ErrorCode::aborted, "stopped before all requests had finished");
-  print_line("drained: all requests have finished");
-  return {};
-}
+    bool drained = server_.run(std::move(handler));
+    if (failure_) return *failure_;
+    if (!drained) return make_error(ErrorCode::aborted, "stopped before all requests had finished");
+    say("drained: all requests have finished");
+    return {};
+  }
+
+ private:
+  bool as_json() const { return flags_.log_format == "json"; }
+  void say(const std::string& message) const { as_json() ? print_json(event(message)) : print_line(message); }
+
+  Status add_models() {
+    TESSERA_ASSIGN_OR_RETURN(paths_, parse_model_paths(flags_.models, flags_.name));
+    for (const ModelPath& path : paths_) {
+      HostOptions options{.serve = flags_.serve,
+                          .name = path.name,
+                          .chat_template = flags_.chat_template,
+                          .prefill = flags_.prefill,
+                          .adapters = flags_.adapters,
+                          .worker_silence_s = flags_.worker_silence_s};
+      options.serve.model = path.path;
+      TESSERA_ASSIGN_OR_RETURN(options.sizes, options.serve.options());
+      TESSERA_RETURN_IF_ERROR(flags_.prefill.check(options.sizes.layout));
+      int64_t processes = options.sizes.layout.processes() + flags_.prefill.workers;
+      if (paths_.size() > 1 && processes > 1)
+        return invalid(
+            "several models in one server run in one process each, but --layout {} and {} prefill workers make "
+            "{} of the first; start a server for each",
+            to_string(options.sizes.layout), flags_.prefill.workers, processes);
+      if (paths_.size() > 1 && !(flags_.adapters.empty() && flags_.serve.draft.empty()))
+        return invalid("--adapter and --draft are of one model; start a server for it alone");
+      // What a model may take of free memory is shared by all, and with its prefill workers.
+      if (flags_.serve.kv_tokens == 0)
+        options.sizes.kv_tokens =
+            std::max(options.sizes.kv_tokens / (std::ssize(paths_) + flags_.prefill.workers),
+                     options.sizes.block_tokens);
+      options.engine = engine_options(path.name);
+      flags_.serve.apply_threads(processes);
+      models_.add(path.name, [options] { return host_model(options); });
+    }
+    return {};
+  }
+
+  serve::EngineOptions engine_options(const std::string& name) {
+    serve::EngineOptions options{.max_length = flags_.max_length,
+                                 .max_guesses = flags_.guesses(),
+                                 .ttft_objective_s = flags_.ttft_objective_s,
+                                 .queue_timeout_s = flags_.queue_timeout_s,
+                                 .timeout_s = flags_.timeout_s};
+    if (!flags_.quiet) options.on_finished = print_request;
+    if (!flags_.quiet && as_json())
+      options.on_finished = [name](const auto& request) { print_request_json(name, request); };
+    options.on_failure = [this, name](const Error& error) {
+      server_.post([this, name, error] { on_failure(name, error.within("the engine failed")); });
+    };
+    return options;
+  }
+
+  void on_loaded(const std::string& name, const Status& status) {
+    if (!status.ok()) return on_failure(name, status.error());
+    auto model = models_.find(name);
+    if (!model) return;
+    say(fmt::format("serving {} on {} ({})", name, flags_.front.url(server_), (*model)->description));
+  }
+
+  // One of several models may fail and the others go on; a server without any has nothing to do.
+  void on_failure(const std::string& name, const Error& error) {
+    models_.fail(name, error);
+    if (paths_.size() > 1) return log(LogLevel::error, "{}: {}", name, error.message);
+    if (!failure_) failure_ = error;
+    server_.drain();
+  }
+
+  const ServeCommand& flags_;
+  HttpServer& server_;
+  std::vector<ModelPath> paths_;
+  serve::ModelDirectory models_;
+  std::optional<Error> failure_;
+};
 
 Status run_server(const ServeCommand& flags) {
-  TESSERA_ASSIGN_OR_RETURN(auto options, flags.serve.options());
-  TESSERA_RETURN_IF_ERROR(flags.prefill.check(options.layout));
-  if (flags.serve.kv_tokens == 0) options.kv_tokens /= 1 + flags.prefill.workers;
-  // Bound before the model is loaded, so that a port in use is known at once.
+  if (flags.log_format == "json") setenv("TESSERA_LOG_FORMAT", "json", 1);
+  // Bound before a model is loaded, so that a port in use is known at once, and probes are answered meanwhile.
   TESSERA_ASSIGN_OR_RETURN(auto server, flags.front.listen());
-  flags.serve.apply_threads(options.layout.processes() + flags.prefill.workers);
-  TESSERA_ASSIGN_OR_RETURN(auto team, RankTeam::start({.layout = options.layout,
-                                                       .kv_tokens = options.kv_tokens,
-                                                       .silence_s = flags.worker_silence_s}));
-  TESSERA_ASSIGN_OR_RETURN(auto prefill,
-                           PrefillProcesses::start(flags.prefill, options, flags.worker_silence_s));
-  return serve_requests(flags, options, *team, *prefill, *server);
+  return ServerProgram(flags, *server).run();
 }
 
 }  // namespace
@@ -177,12 +206,21 @@ void add_serve(CLI::App& app) {
   auto flags = std::make_shared<ServeCommand>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model over OpenAI's HTTP interface");
   flags->serve.add_to(*command);
+  command->remove_option(command->get_option("--model"));
+  command
+      ->add_option(
+          "--model", flags->models,
+          "[NAME=]PATH of a Hugging Face directory (config.json, safetensors, tokenizer) or GGUF file; given "
+          "several times, each is a model of this server")
+      ->required()
+      ->allow_extra_args(false);
   command
       ->add_option("--layout", flags->serve.layout,
                    "Over processes: tp=2 cuts layers, pp=2 makes stages, dp=2 replicas, ep=2 spreads experts")
       ->capture_default_str();
   flags->prefill.add_to(*command);
   flags->front.add_to(*command);
+  flags->front.add_grpc_to(*command);
   command->add_option("--served-model-name", flags->name,
                       "What clients call it; the directory's name if empty");
   command
@@ -240,15 +278,30 @@ void add_serve(CLI::App& app) {
                    "Seconds without a sign of life after which a worker process is replaced")
       ->check(positive_number())
       ->capture_default_str();
+  command->add_option("--stuck-after", flags->stuck_s, "Seconds of one step after which /health/live says no")
+      ->check(positive_number())
+      ->capture_default_str();
+  command
+      ->add_option("--unload-timeout", flags->unload_timeout_s,
+                   "Seconds for requests of a model that is unloaded")
+      ->check(non_negative_number())
+      ->capture_default_str();
+  command->add_option("--log-format", flags->log_format, "One line for each request and event: text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
   command->add_flag("--quiet", flags->quiet, "No line for each request");
   command->footer(
       "Examples: tessera serve --model runs/quickstart/model --layout tp=2 --port 8000\n"
       "         tessera serve --model DIR --prefill-workers 1 --prefill-from 256\n"
       "         tessera serve --model DIR --host 0.0.0.0 --api-keys keys.toml --tls-cert cert.pem --tls-key "
       "key.pem\n"
+      "         tessera serve --model small=DIR --model large=DIR --grpc-port 8001\n"
       "         curl http://127.0.0.1:8000/v1/completions -d '{\"model\":\"model\",\"prompt\":\"Once\"}'");
   command->callback([flags] {
     auto place = rank_place();
+    // With several models there are no other ranks.
+    auto paths = parse_model_paths(flags->models, flags->name);
+    if (paths) flags->serve.model = paths->front().path;
     Status status = place ? run_follower(*flags, *place) : run_server(*flags);
     if (!status.ok()) report_error(status.error());
   });
