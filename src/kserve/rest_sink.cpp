@@ -28,10 +28,10 @@ void RestSink::respond(InferResponse response) {
   whole_ = std::move(response);
 }
 
-void RestSink::send_event(const std::string& json) {
+void RestSink::send_event(const std::string& event) {
   if (!begun_) exchange_->begin_stream({.content_type = "text/event-stream; charset=utf-8"});
   begun_ = writing_ = true;
-  exchange_->write("data: " + json + "\n\n");
+  exchange_->write("data: " + event + "\n\n");
 }
 
 void RestSink::finish() {

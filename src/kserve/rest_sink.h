@@ -24,7 +24,7 @@ class RestSink : public InferSink, public std::enable_shared_from_this<RestSink>
  private:
   RestSink(std::shared_ptr<HttpExchange> exchange, InferRequest request, bool generate, bool stream)
       : exchange_(std::move(exchange)), request_(std::move(request)), generate_(generate), stream_(stream) {}
-  void send_event(const std::string& json);
+  void send_event(const std::string& event);
   void end();
 
   std::shared_ptr<HttpExchange> exchange_;

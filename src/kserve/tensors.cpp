@@ -88,8 +88,8 @@ bool walk_texts(std::string_view raw, Take take) {
 }
 
 void flatten(const json& data, std::vector<const json*>& elements, int depth) {
-  constexpr int kMaxDepth = 32;
-  if (!data.is_array() || depth > kMaxDepth) return elements.push_back(&data);
+  constexpr int kMaxNesting = 32;
+  if (!data.is_array() || depth > kMaxNesting) return elements.push_back(&data);
   for (const json& item : data) flatten(item, elements, depth + 1);
 }
 

@@ -9,7 +9,7 @@ using nlohmann::json;
 namespace {
 
 // JSON has no place for torn characters, so the bytes stand beside the text.
-json bytes_of(const std::string& token) {
+json token_bytes(const std::string& token) {
   json bytes = json::array();
   for (char c : token) bytes.push_back(static_cast<unsigned char>(c));
   return bytes;
@@ -28,13 +28,13 @@ json completion_logprobs(const std::vector<TokenLogprobs>& tokens) {
     out["token_logprobs"].push_back(token.logprob ? json(*token.logprob) : json(nullptr));
     out["top_logprobs"].push_back(token.logprob ? top : json(nullptr));
     out["text_offset"].push_back(token.text_offset);
-    out["bytes"].push_back(bytes_of(token.token));
+    out["bytes"].push_back(token_bytes(token.token));
   }
   return out;
 }
 
 json with_bytes(const std::string& token, double logprob) {
-  return {{"token", token}, {"logprob", logprob}, {"bytes", bytes_of(token)}};
+  return {{"token", token}, {"logprob", logprob}, {"bytes", token_bytes(token)}};
 }
 
 json chat_logprobs(const std::vector<TokenLogprobs>& tokens) {

@@ -10,11 +10,11 @@ constexpr int64_t kDecoder = 0, kWorker = 1;
 
 template <class T>
 Status send_values(Group& group, int64_t to, std::span<const T> values) {
-  return values.empty() ? Status() : group.send(to, bytes_of(values));
+  return values.empty() ? Status() : group.send(to, tessera::bytes_of(values));
 }
 template <class T>
 Status receive_values(Group& group, int64_t from, std::span<T> values) {
-  return values.empty() ? Status() : group.recv(from, mutable_bytes_of(values));
+  return values.empty() ? Status() : group.recv(from, tessera::mutable_bytes_of(values));
 }
 
 }  // namespace
