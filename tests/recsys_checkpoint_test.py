@@ -76,15 +76,19 @@ def test_an_export_takes_nothing_from_checkpoints(train, whole, tmp_path):
     assert bits(tmp_path) == bits(whole)
 
 
-def test_roles_save_and_resume_with_other_numbers_of_servers(train, whole, tmp_path):
-    words = ["train.parts=1", "train.servers=2"]
-    result = train(tmp_path, *words, "train.epochs=1", launch=["-n", "1"])
+def test_roles_save_and_resume_with_other_numbers_of_servers(train, tmp_path):
+    """Long enough that the strike finds the job at work, and that the checkpoint it resumed from is an old one by then."""
+    alone, roles = tmp_path / "alone", tmp_path / "roles"
+    for folder in (alone, roles):
+        folder.mkdir()
+    assert train(alone, "train.epochs=20").returncode == 0
+    result = train(roles, "train.parts=1", "train.servers=2", "train.epochs=1", launch=["-n", "1"])
     assert result.returncode == 0, result.stderr
-    assert checkpoints(tmp_path)[-2:] == [90, 100]
-    result = train(tmp_path, "train.servers=3", "train.epochs=2", "--resume", launch=["--fault", "server:1:kill@170"])
+    assert checkpoints(roles)[-2:] == [90, 100]
+    result = train(roles, "train.servers=3", "train.epochs=20", "--resume", launch=["--fault", "server:1:kill@300"])
     assert result.returncode == 0, result.stderr
     assert "server:1 killed" in result.stderr
-    assert bits(tmp_path) == bits(whole)
+    assert bits(roles) == bits(alone)
 
 
 def test_a_saving_server_that_is_killed_costs_one_checkpoint_at_most(train, whole, tmp_path):

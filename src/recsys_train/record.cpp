@@ -104,6 +104,7 @@ Status RunRecord::write_line(int64_t step) {
 
 Status RunRecord::test(int64_t step, const Quality& quality) {
   quality_ = quality;
+  if (steps_ > 0) TESSERA_RETURN_IF_ERROR(write_line(last_step_));
   line_start_ = Clock::now();  // the time of the test is not that of training
   json test = to_json(quality);
   test["step"] = step;
