@@ -23,5 +23,5 @@ function(tessera_grpc PART PROTO)
   # Not our code: no warnings, and no time for optimising what only packs bytes.
   set_source_files_properties(${GENERATED} PROPERTIES COMPILE_OPTIONS "-w;-O1")
   target_sources(tessera_${PART} PRIVATE ${GENERATED})
-  target_include_directories(tessera_${PART} SYSTEM PRIVATE ${OUTPUT})
+  target_include_directories(tessera_${PART} SYSTEM PUBLIC ${OUTPUT})  # headers of PART include what is generated
 endfunction()
