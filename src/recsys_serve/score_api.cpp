@@ -133,18 +133,16 @@ std::string ScoreApi::metrics() const {
   gauge("tessera_recsys_version", "Version that is served.", static_cast<double>(now.version));
   gauge("tessera_recsys_step", "Training step of its dense weights.", static_cast<double>(now.step));
   counter("tessera_recsys_versions_applied_total", "Versions taken up since the start.",
-      static_cast<double>(now.versions));
+          static_cast<double>(now.versions));
   gauge("tessera_recsys_age_seconds", "Since the version that is served was cut.",
-      now.ready ? unix_time() - now.time : 0);
+        now.ready ? unix_time() - now.time : 0);
   gauge("tessera_recsys_apply_delay_seconds", "From the cut of the last version to when it was served.",
-      now.ready ? now.applied_at - now.time : 0);
-  gauge("tessera_recsys_stale", "1 while the newest version cannot be taken up.",
-      now.problem.empty() ? 0 : 1);
+        now.ready ? now.applied_at - now.time : 0);
+  gauge("tessera_recsys_stale", "1 while the newest version cannot be taken up.", now.problem.empty() ? 0 : 1);
   gauge("tessera_recsys_rows", "Resident embedding rows.", static_cast<double>(now.rows));
   gauge("tessera_recsys_row_bytes", "Their memory.", static_cast<double>(now.bytes));
   std::lock_guard lock(mutex_);
-  gauge("tessera_recsys_requests_waiting", "Requests in the queue.",
-      static_cast<double>(waiting_.size()));
+  gauge("tessera_recsys_requests_waiting", "Requests in the queue.", static_cast<double>(waiting_.size()));
   counter("tessera_recsys_rows_scored_total", "Rows that were scored.", static_cast<double>(rows_));
   for (const auto& [status, count] : answered_)
     text.counter("tessera_recsys_requests_total", "Requests for scores, by HTTP status.",
