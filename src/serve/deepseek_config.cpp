@@ -64,7 +64,7 @@ Result<ServedSpec> parse_deepseek(const json& config) {
   const bool v3 = config["model_type"] == "deepseek_v3";
   ServedSpec spec;
   spec.family = Family::deepseek;
-  read_common(fields, spec);
+  read_dimensions(fields, spec);
   read_rope(config, fields, spec);
   spec.kv_heads = spec.heads;
   spec.latent = LatentSpec{.q_rank = fields.count_or({"q_lora_rank"}, 0),

@@ -31,7 +31,7 @@ Result<ServedSpec> parse_gpt_oss(const nlohmann::json& config) {
   ConfigFields fields(config);
   ServedSpec spec;
   spec.family = Family::gpt_oss;
-  read_common(fields, spec);
+  read_dimensions(fields, spec);
   read_rope(config, fields, spec);
   spec.windows = windows_of(fields, spec.layers);
   spec.moe = {.experts = fields.positive({"num_local_experts", "num_experts"}),

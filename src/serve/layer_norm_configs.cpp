@@ -43,7 +43,7 @@ Result<ServedSpec> parse_esm(const json& config) {
   ConfigFields fields(config);
   ServedSpec spec;
   spec.family = Family::esm;
-  read_common(fields, spec);
+  read_dimensions(fields, spec);
   spec.encoder = true;
   spec.kv_heads = spec.heads;
   spec.head_dim = std::max<int64_t>(1, spec.hidden / spec.heads);

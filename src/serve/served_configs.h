@@ -2,7 +2,7 @@
 #pragma once
 
 #include "serve/served_spec.h"
-#include "spec/config_fields.h"
+#include "spec/model_dimensions.h"
 
 namespace tessera::serve {
 
@@ -10,8 +10,6 @@ using ConfigParser = Result<ServedSpec> (*)(const nlohmann::json& config);
 // Of the config's model_type; null when it is another.
 ConfigParser served_only_parser(const nlohmann::json& config);
 
-// What families share: layers, hidden, heads, vocabulary, norms, end tokens.
-void read_common(ConfigFields& fields, ServedSpec& spec);
 // theta, and YaRN's scaling; other scalings are errors.
 void read_rope(const nlohmann::json& config, ConfigFields& fields, ServedSpec& spec);
 

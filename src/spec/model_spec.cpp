@@ -7,7 +7,7 @@
 
 #include "core/file.h"
 #include "core/nearest.h"
-#include "spec/config_fields.h"
+#include "spec/model_dimensions.h"
 
 namespace tessera {
 namespace {
@@ -87,20 +87,9 @@ Result<ModelSpec> checked_spec(const json& config) {
   ConfigFields fields(config);
   ModelSpec spec;
   spec.architecture = architecture;
-  spec.layers = fields.positive({"num_hidden_layers"});
-  spec.hidden = fields.positive({"hidden_size"});
-  spec.ffn = fields.positive({"intermediate_size"});
-  spec.heads = fields.positive({"num_attention_heads"});
-  spec.kv_heads = fields.positive_or({"num_key_value_heads"}, spec.heads);
-  spec.head_dim = fields.positive_or({"head_dim"}, std::max<int64_t>(1, spec.hidden / spec.heads));
-  spec.vocab = fields.positive({"vocab_size"});
-  spec.max_positions = fields.positive_or({"max_position_embeddings"}, 2048);
-  spec.norm_eps = fields.number_or("rms_norm_eps", 1e-6);
+  read_dimensions(fields, spec);
   spec.init_range = fields.number_or("initializer_range", 0.02);
   spec.qk_norm = architecture == Architecture::qwen3 || architecture == Architecture::qwen3_moe;
-  spec.tied = fields.flag_or({"tie_word_embeddings"}, false);
-  spec.bos = fields.token("bos_token_id");
-  spec.eos = fields.token("eos_token_id");
   spec.rope = parse_rope(config, fields);
   if (architecture == Architecture::mixtral || architecture == Architecture::qwen3_moe)
     spec.moe = parse_moe(config, architecture, spec.layers, spec.ffn, fields);
@@ -109,9 +98,6 @@ Result<ModelSpec> checked_spec(const json& config) {
   fields.refuse("hidden_act", config.value("hidden_act", "silu") != "silu", "only silu is supported");
   fields.refuse("use_sliding_window", fields.flag_or({"use_sliding_window"}, false),
                 "sliding windows are not supported");
-  if (spec.heads % spec.kv_heads != 0)
-    fields.fail("num_key_value_heads",
-                fmt::format("{} does not divide the {} heads", spec.kv_heads, spec.heads));
   if (spec.head_dim % 2 != 0)
     fields.fail("head_dim", fmt::format("{} is odd; rotary embedding pairs elements", spec.head_dim));
   if (fields.error()) return *fields.error();
