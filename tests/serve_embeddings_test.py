@@ -162,8 +162,9 @@ def embedder(tessera, esm):
 
 def test_an_encoder_continues_no_text(run_tessera, esm, tmp_path):
     _, _, folder = esm
-    result = run_tessera("generate", "--model", folder, "--prompt", "MKT")
-    assert result.returncode != 0 and "tessera embed" in result.stderr
+    for command in (["generate", "--model", folder, "--prompt", "MKT"], ["serve", "--model", folder, "--port", 0]):
+        result = run_tessera(*command)
+        assert result.returncode != 0 and "tessera embed" in result.stderr
     (tmp_path / "vocab.txt").write_text("[PAD]\n[CLS]\nword\n")
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     result = run_tessera("embed", "--model", tmp_path)

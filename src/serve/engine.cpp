@@ -33,6 +33,8 @@ std::span<const float> row_of(const at::Tensor& logits, int64_t row) {
 
 Result<std::unique_ptr<Engine>> Engine::start(ServedModel& model, Team& team, data::TokenizerPtr tokenizer,
                                               EngineOptions options) {
+  if (model.spec().encoder)
+    return invalid("this model is an encoder: it gives no text but embeddings; serve it with `tessera embed`");
   auto& scheduling = options.scheduling;
   TESSERA_ASSIGN_OR_RETURN(auto runner, StepRunner::make(model, scheduling, options.kv_folder));
   if (!runner.disk().ok()) {

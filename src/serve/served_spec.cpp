@@ -77,6 +77,11 @@ Result<ServedSpec> load_served_spec(const std::filesystem::path& model) {
     TESSERA_ASSIGN_OR_RETURN(ModelSpec spec, spec_of_gguf(file));
     return ServedSpec(spec);
   }
+  if (!std::filesystem::exists(model))
+    return make_error(ErrorCode::not_found,
+                      "no model at {}: expected a Hugging Face directory (config.json, safetensors, tokenizer) "
+                      "or a GGUF file",
+                      model.string());
   const auto file = std::filesystem::is_directory(model) ? model / "config.json" : model;
   TESSERA_ASSIGN_OR_RETURN(std::string text, read_file(file));
   const json config = json::parse(text, nullptr, false);

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/torch/calibrate_serving.h"
@@ -120,6 +121,10 @@ Result<CalibratedServing> time_serving(const CalibrateOptions& options) {
 }
 
 Status run(const CalibrateOptions& options) {
+  std::optional<CalibratedServing> serving;  // first: a wrong model ends the command at once
+  if (!options.serving.model.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(serving, time_serving(options));
+  }
   Clock::time_point start = Clock::now();
   train::CalibrationOptions calibration;
   calibration.seconds = options.seconds;
@@ -130,11 +135,10 @@ Status run(const CalibrateOptions& options) {
   print_summary(cluster, seconds, out);
   std::string file = plan::to_toml(cluster);
   nlohmann::json json = to_json(cluster, seconds);
-  if (!options.serving.model.empty()) {
-    TESSERA_ASSIGN_OR_RETURN(CalibratedServing serving, time_serving(options));
-    print_serving(serving.fit, out);
-    file += "\n" + plan::serving::to_toml(serving.fit.host);
-    json["serving"] = to_json(serving);
+  if (serving) {
+    print_serving(serving->fit, out);
+    file += "\n" + plan::serving::to_toml(serving->fit.host);
+    json["serving"] = to_json(*serving);
   }
   if (!options.out.empty()) TESSERA_RETURN_IF_ERROR(write_file_atomically(options.out, file));
   if (options.json.empty()) return {};
