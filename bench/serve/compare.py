@@ -55,7 +55,7 @@ def runners(flags, model, kind):
 
 
 def figures(result):
-    rows = {f"{batch} sequences": entry["tokens_per_s"] for batch, entry in result["decode"].items()}
+    rows = {f"{batch} sequences": entry["tokens_per_s"] for batch, entry in sorted(result["decode"].items(), key=lambda item: int(item[0]))}
     return rows | {f"prompt of {result['prefill']['tokens']}": result["prefill"]["tokens_per_s"]}
 
 
