@@ -1,4 +1,5 @@
 """`tessera calibrate --serve`: times the engine on a model, and `tessera plan serve` predicts the server from the file."""
+import collections
 import json
 import os
 import pathlib
@@ -28,9 +29,9 @@ def plan(run_tessera, file, *arguments):
 def test_every_load_was_timed_and_predicted(host):
     _, serving, text = host
     assert "timed loads predicted within" in text
-    decode = [load for load in serving["loads"] if load["sequences"] > 0]
-    prompts = [load for load in serving["loads"] if load["prompt_tokens"] > 0]
-    assert len(decode) >= 6 and len(prompts) >= 5
+    kinds = collections.Counter((load["sequences"] > 0, load["prompt_tokens"] > 0) for load in serving["loads"])
+    assert kinds[True, False] >= 6 and kinds[False, True] >= 5
+    assert kinds[True, True] >= 5  # prompts that arrive among answers
     assert all(load["timed_s"] > 0 and load["predicted_s"] > 0 for load in serving["loads"])
     assert serving["mean_error"] < serving["max_error"]
 
@@ -39,7 +40,7 @@ def test_plan_serve_predicts_from_it(host, run_tessera):
     result = plan(run_tessera, host[0], "--layout", "tp=1", "--concurrency", 4, "--isl", 64, "--osl", 64)
     assert result.returncode == 0, result.stderr
     best = json.loads(result.stdout)["results"][0]
-    decode = {load["sequences"]: load["predicted_s"] for load in host[1]["loads"] if load["context"] < 60}
+    decode = {load["sequences"]: load["predicted_s"] for load in host[1]["loads"] if load["context"] < 60 and not load["prompt_tokens"]}
     # Between a step of two and one of eight, which is a matter of the file and not of today's speed.
     assert 0.9 * decode[2] < best["tpot_ms"] / 1000 < 1.5 * decode[8]
 

@@ -1,5 +1,6 @@
 """Replays a trace of requests against `tessera serve` on this machine, and compares time to first token and time per
-output token with what `tessera plan serve` predicted for it from `tessera calibrate --serve` of the minute before.
+output token with what `tessera plan serve` predicted for it from `tessera calibrate --serve` of the minutes before and
+after (the mean of both: the speed of a shared machine moves meanwhile, and "drift" says by how much).
 
     python bench/serve/replay.py --model DIR --precision int8 --trace AzureLLMInferenceTrace_conv.csv
         [--requests 60] [--load 0.6] [--shorter 4] [--rounds 1] [--json F]
@@ -101,12 +102,21 @@ async def replay(arguments, rows):
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95}
 
 
-def comparison(prediction, measured):
+def calibrated(arguments, host):
+    return run_json(arguments.tessera, "calibrate", "--seconds", 1, "--serve", arguments.model, "--out", host)["serving"]
+
+
+def simulated(arguments, host, timed):
+    results = planned(arguments, host, timed)["results"]
+    return [one["simulated"] for one in results[:1]]  # none: a machine as slow as this one is now could not keep up
+
+
+def comparison(predictions, measured):
     table = {}
     for column, name in enumerate(("ttft_ms", "tpot_ms")):
         values = [pair[column] for pair in measured]
         seen = {"mean": statistics.mean(values)} | {q: quantile(values, share) for q, share in QUANTILES.items()}
-        expected = prediction["simulated"][name]
+        expected = {q: statistics.mean(one[name][q] for one in predictions) for q in seen}
         table[name] = {q: {"measured": seen[q], "planned": expected[q], "error": expected[q] / seen[q] - 1} for q in seen}
     return table
 
@@ -117,12 +127,15 @@ async def measure(arguments):
     with tempfile.TemporaryDirectory() as folder:
         host = pathlib.Path(folder) / "host.toml"
         for _ in range(arguments.rounds):
-            fitted = run_json(arguments.tessera, "calibrate", "--seconds", 1, "--serve", arguments.model, "--out", host)["serving"]
+            before = calibrated(arguments, host)
             timed, factor = stretched(arguments, host, rows)
-            prediction = planned(arguments, host, timed)["results"][0]
+            predictions = simulated(arguments, host, timed)
             measured = await replay(arguments, timed)
-            rounds.append({"load_average": load_average(), "fit": {k: fitted[k] for k in ("mean_error", "max_error")},
-                           "stretched": factor, "seconds": timed[-1][0], "of": comparison(prediction, measured)})
+            after = calibrated(arguments, host)
+            predictions += simulated(arguments, host, timed)
+            drift = statistics.median(b["timed_s"] / a["timed_s"] for a, b in zip(before["loads"], after["loads"]))
+            rounds.append({"load_average": load_average(), "fit": {k: before[k] for k in ("mean_error", "max_error")}, "drift": drift - 1,
+                           "stretched": factor, "seconds": timed[-1][0], "of": comparison(predictions, measured)})
     return {"trace": pathlib.Path(arguments.trace).name, "requests": len(rows), "shorter": arguments.shorter, "load": arguments.load,
             "rounds": rounds}
 

@@ -46,12 +46,17 @@ class Batch {
         changed_.wait(lock, [&] { return news_; });
         news_ = false;
       }
-      for (size_t i = 0; i < answers_.size(); ++i) {
-        CompletionProgress more = answers_[i]->take();
-        if (more.error) return *more.error;
-        tokens_[i] += std::ssize(more.tokens);
-        if (more.finished) tokens_[i] = std::max(tokens_[i], tokens);
-      }
+      TESSERA_RETURN_IF_ERROR(collect(tokens));
+    }
+    return {};
+  }
+  // Takes what has come by now.
+  Status collect(int64_t tokens) {
+    for (size_t i = 0; i < answers_.size(); ++i) {
+      CompletionProgress more = answers_[i]->take();
+      if (more.error) return *more.error;
+      tokens_[i] += std::ssize(more.tokens);
+      if (more.finished) tokens_[i] = std::max(tokens_[i], tokens);
     }
     return {};
   }
@@ -77,14 +82,19 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// Answers of all their possible length, so that they run until their batch is given up.
+std::vector<CompletionRequest> long_requests(const StepTimesOptions& options, int64_t count, int64_t prompt,
+                                             int64_t& seed) {
+  std::vector<CompletionRequest> requests;
+  for (int64_t s = 0; s < count; ++s)
+    requests.push_back(request_of(prompt, options.max_length - prompt, options.vocab, ++seed));
+  return requests;
+}
+
 // Answers begin one after the other, as their prompts are done; what is timed begins when all of them run.
 Status time_decode(Engine& engine, const StepTimesOptions& options, int64_t& seed, DecodePoint& point) {
-  const int64_t longest = options.max_length - point.prompt;
-  std::vector<CompletionRequest> requests;
-  for (int64_t s = 0; s < point.sequences; ++s)
-    requests.push_back(request_of(point.prompt, longest, options.vocab, ++seed));
   Batch batch(engine);
-  TESSERA_RETURN_IF_ERROR(batch.submit(std::move(requests)));
+  TESSERA_RETURN_IF_ERROR(batch.submit(long_requests(options, point.sequences, point.prompt, seed)));
   TESSERA_RETURN_IF_ERROR(batch.wait_for(2));
   std::vector<double> seconds;
   for (int64_t i = 0; i < options.decode_steps; ++i) {
@@ -112,6 +122,40 @@ Status time_prompt(Engine& engine, const StepTimesOptions& options, int64_t& see
   return {};
 }
 
+// The step with the prompt is the longest wait for a token of those that decode.
+Result<double> time_arrival(Engine& engine, Batch& decoding, CompletionRequest prompt) {
+  Batch arriving(engine);
+  TESSERA_RETURN_IF_ERROR(decoding.wait_for(decoding.tokens() + 1));
+  TESSERA_RETURN_IF_ERROR(arriving.submit({std::move(prompt)}));
+  double longest = 0;
+  while (arriving.tokens() < 1) {
+    auto start = Clock::now();
+    TESSERA_RETURN_IF_ERROR(decoding.wait_for(decoding.tokens() + 1));
+    longest = std::max(longest, seconds_since(start));
+    TESSERA_RETURN_IF_ERROR(arriving.collect(1));
+  }
+  return longest;
+}
+
+constexpr int64_t kMixedPrompt = 32;  // of those that decode
+constexpr int kArrivals = 5;
+
+Status time_mixed(Engine& engine, const StepTimesOptions& options, int64_t& seed, MixedPoint& point) {
+  Batch decoding(engine);
+  TESSERA_RETURN_IF_ERROR(decoding.submit(long_requests(options, point.sequences, kMixedPrompt, seed)));
+  TESSERA_RETURN_IF_ERROR(decoding.wait_for(2));
+  const int64_t before = decoding.tokens();
+  std::vector<double> seconds;
+  for (int run = 0; run < kArrivals; ++run) {
+    auto prompt = request_of(point.tokens, 1, options.vocab, ++seed);
+    TESSERA_ASSIGN_OR_RETURN(double longest, time_arrival(engine, decoding, std::move(prompt)));
+    seconds.push_back(longest);
+  }
+  point.seconds = median(seconds);
+  point.context = kMixedPrompt + static_cast<double>(before + decoding.tokens()) / 2;
+  return {};
+}
+
 bool fits(const StepTimesOptions& options, int64_t sequences, int64_t prompt) {
   // Early answers of a large batch grow while the last prompts are computed.
   const int64_t length = prompt + 4 * options.decode_steps;
@@ -132,12 +176,16 @@ Result<StepTimes> time_steps(Engine& engine, const StepTimesOptions& options) {
     if (fits(options, sequences, prompt)) times.decode.push_back({.sequences = sequences, .prompt = prompt});
   for (int64_t tokens : {4, 16, 64, 128, 256, 512, 1024, 2048})
     if (fits(options, 1, tokens)) times.prompts.push_back({.tokens = tokens});
+  for (auto [sequences, tokens] :
+       std::initializer_list<std::pair<int64_t, int64_t>>{{1, 256}, {4, 64}, {4, 256}, {16, 64}, {16, 256}})
+    if (fits(options, sequences + 1, tokens) && sequences + tokens <= options.max_batch_tokens)
+      times.mixed.push_back({.sequences = sequences, .tokens = tokens});
   if (times.decode.empty() || times.prompts.empty())
     return invalid("the KV cache of {} tokens is too small to time anything", options.kv_tokens);
   int64_t seed = 0;
   auto warm = times.prompts.back();  // first touches of memory
   TESSERA_RETURN_IF_ERROR(time_prompt(engine, options, seed, warm));
-  const auto count = static_cast<double>(times.decode.size() + times.prompts.size());
+  const auto count = static_cast<double>(times.decode.size() + times.prompts.size() + times.mixed.size());
   double done = 0;
   for (DecodePoint& point : times.decode) {
     TESSERA_RETURN_IF_ERROR(time_decode(engine, options, seed, point));
@@ -147,6 +195,12 @@ Result<StepTimes> time_steps(Engine& engine, const StepTimesOptions& options) {
   for (PromptPoint& point : times.prompts) {
     TESSERA_RETURN_IF_ERROR(time_prompt(engine, options, seed, point));
     if (options.progress) options.progress(fmt::format("prompt of {} tokens", point.tokens), ++done / count);
+  }
+  for (MixedPoint& point : times.mixed) {
+    TESSERA_RETURN_IF_ERROR(time_mixed(engine, options, seed, point));
+    if (options.progress)
+      options.progress(fmt::format("prompt of {} tokens beside {} answers", point.tokens, point.sequences),
+                       ++done / count);
   }
   return times;
 }

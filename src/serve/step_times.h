@@ -1,5 +1,5 @@
 // How long the engine takes for steps of known loads, timed on the engine itself: answers of several sequences
-// at a given context, and prompts of given lengths that are computed alone.
+// at a given context, prompts of given lengths that are computed alone, and prompts that arrive among answers.
 //
 // Units: seconds, tokens. Threads: one at a time, nobody else may use the engine meanwhile.
 #pragma once
@@ -21,15 +21,23 @@ struct PromptPoint {
   int64_t tokens = 0;
   double seconds = 0;  // until its first token
 };
+struct MixedPoint {
+  int64_t sequences = 1;  // that decode meanwhile
+  int64_t tokens = 64;    // of the prompt, all in one step
+  double context = 0;     // mean cached tokens of those that decode
+  double seconds = 0;     // of that step
+};
 struct StepTimes {
   std::vector<DecodePoint> decode;
   std::vector<PromptPoint> prompts;
+  std::vector<MixedPoint> mixed;
 };
 
 struct StepTimesOptions {
   int64_t vocab = 0;
-  int64_t max_running = 64, kv_tokens = 0, max_length = 0;  // of the engine: points beyond are left out
-  int64_t decode_steps = 12;                                // timed at each point; the median counts
+  // Of the engine: points beyond are left out.
+  int64_t max_running = 64, max_batch_tokens = 512, kv_tokens = 0, max_length = 0;
+  int64_t decode_steps = 12;  // timed at each point; the median counts
   std::function<void(const std::string& what, double done)> progress;
 };
 

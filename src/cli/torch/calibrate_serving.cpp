@@ -67,6 +67,10 @@ std::vector<TimedSteps> timed_steps(const serve::StepTimes& times, int64_t chunk
         {{plan::serving::decode_load(static_cast<double>(point.sequences), point.context)}, point.seconds});
   for (const auto& point : times.prompts)
     timed.push_back({plan::serving::prompt_loads(point.tokens, chunk), point.seconds});
+  for (const auto& point : times.mixed)
+    timed.push_back(
+        {{plan::serving::mixed_load(static_cast<double>(point.sequences), point.context, point.tokens)},
+         point.seconds});
   return timed;
 }
 
@@ -78,6 +82,7 @@ Result<serve::StepTimes> time_engine(const CalibrateServing& options, const serv
                                                              {.scheduling = serve::scheduling_of(server)}));
   return serve::time_steps(*engine, {.vocab = vocab,
                                      .max_running = server.max_running,
+                                     .max_batch_tokens = server.max_batch_tokens,
                                      .kv_tokens = server.kv_tokens,
                                      .max_length = std::min(positions, server.kv_tokens),
                                      .progress = options.progress});
@@ -101,8 +106,7 @@ Result<CalibratedServing> calibrate_serving(const CalibrateServing& options) {
   fit.host.provenance = {
       {"constants",
        fmt::format("fitted here on {} timed loads of the engine with {}, {} threads, load average {:.1f}",
-                   times.decode.size() + times.prompts.size(),
-                   std::filesystem::path(options.model).filename().string(),
+                   done.timed.size(), std::filesystem::path(options.model).filename().string(),
                    options.threads > 0 ? options.threads : cores, load[0])},
       {"errors",
        fmt::format("of the fit: mean {:.1f} %, largest {:.1f} %", 100 * fit.mean_error, 100 * fit.max_error)},

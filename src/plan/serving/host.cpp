@@ -116,6 +116,13 @@ StepLoad decode_load(double sequences, double context) {
   return {.decode_sequences = sequences, .decode_context = context};
 }
 
+StepLoad mixed_load(double sequences, double context, int64_t prompt) {
+  StepLoad load = prompt_loads(prompt, prompt).front();
+  load.decode_sequences = sequences;
+  load.decode_context = context;
+  return load;
+}
+
 std::vector<StepLoad> prompt_loads(int64_t tokens, int64_t chunk) {
   std::vector<StepLoad> loads;
   for (int64_t at = 0; at < tokens; at += chunk) {

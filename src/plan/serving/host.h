@@ -25,6 +25,8 @@ struct TimedSteps {
   double seconds = 0;
 };
 StepLoad decode_load(double sequences, double context);
+// A whole prompt beside sequences that decode.
+StepLoad mixed_load(double sequences, double context, int64_t prompt);
 // A prompt that is computed alone, `chunk` tokens at a time.
 std::vector<StepLoad> prompt_loads(int64_t tokens, int64_t chunk);
 
