@@ -25,7 +25,7 @@ namespace serving = plan::serving;
 
 struct ServeOptions {
   std::string model, cluster = "h100", engine = "vllm", version, layout, trace, json, html, emit, site;
-  std::string precision, kv_precision, objective = "rate", percentile;
+  std::string precision, attention_precision, kv_precision, objective = "rate", percentile;
   int64_t gpus = 8, top = 10, draft_tokens = -1, prefix_cache = 0, chunk = 0;
   double isl = 1024, osl = 1024, concurrency = 0, rate = 0, ttft_ms = 0, tpot_ms = 0, min_user = 0, min_gpu = 0,
          cached_prefix = 0, acceptance = 0.75;
@@ -45,6 +45,9 @@ Result<serving::Formats> formats_of(const ServeOptions& options, const Blueprint
     TESSERA_ASSIGN_OR_RETURN(WeightFormat format, serving::parse_weight_format(options.precision));
     formats = serving::formats_for(model, format, format, 2);
     narrow = format != WeightFormat::bf16 && format != WeightFormat::float32;
+  }
+  if (!options.attention_precision.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(formats.attention, serving::parse_weight_format(options.attention_precision));
   }
   formats.kv_bytes = narrow || engine.name == "tessera" ? engine.kv_bytes : 2;
   if (options.kv_precision.empty()) return formats;
@@ -228,6 +231,9 @@ void bind(CLI::App& command, ServeOptions& options) {
   command.add_option("--engine-version", options.version, "Version of the engine (default: the newest known)");
   command.add_option("--precision", options.precision,
                      "Weights: bf16, fp8, nvfp4, mxfp4, int4 (default: as published)");
+  command.add_option(
+      "--attention-precision", options.attention_precision,
+      "Products of attention (default: as --precision; in 4 bits experts alone are, attention stays bf16)");
   command.add_option("--kv-precision", options.kv_precision, "Cache: bf16 or fp8 (default: the engine's)");
   command.add_option("--chunk", options.chunk, "Tokens of one step at most: prompts are cut into chunks")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));

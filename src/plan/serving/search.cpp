@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 #include "core/clock.h"
 #include "core/nearest.h"
@@ -117,19 +118,26 @@ class Search {
     return front_of(sides);
   }
 
-  // Layouts on the front of short times and high rates, each once, at most ten.
+  // Of each number of accelerators, layouts on the front of short times and high rates, each once, at most
+  // four: a wide worker that is a little better than a narrow one may leave accelerators that no other fits on.
   template <class Side>
   static std::vector<WorkerLayout> front_of(std::vector<Side> sides) {
     std::sort(sides.begin(), sides.end(), [](const Side& a, const Side& b) { return a.seconds < b.seconds; });
-    std::vector<WorkerLayout> front;
-    double best = 0;
+    std::map<int64_t, std::vector<WorkerLayout>> fronts;
+    std::map<int64_t, double> best;
     for (const Side& side : sides) {
-      if (side.rate <= best * 1.02) continue;
-      best = side.rate;
+      int64_t size = side.layout.gpus();
+      if (side.rate <= best[size] * 1.02) continue;
+      best[size] = side.rate;
+      auto& front = fronts[size];
       if (std::find(front.begin(), front.end(), side.layout) == front.end()) front.push_back(side.layout);
     }
-    while (front.size() > 10) front.erase(front.begin() + static_cast<std::ptrdiff_t>(front.size() / 2));
-    return front;
+    std::vector<WorkerLayout> all;
+    for (auto& [size, front] : fronts) {
+      while (front.size() > 4) front.erase(front.begin() + static_cast<std::ptrdiff_t>(front.size() / 2));
+      all.insert(all.end(), front.begin(), front.end());
+    }
+    return all;
   }
 
   void pairs(const WorkerLayout& front, const WorkerLayout& back) {
@@ -298,9 +306,11 @@ std::vector<WorkerLayout> worker_layouts(const Blueprint& model, const Accelerat
       for (int64_t dp = 1; tp * pp * dp <= gpus; dp *= 2) {
         // Attention-DP shares experts; without experts it is the same as more workers.
         if (dp > 1 && experts == 0) break;
-        // Experts whole on one rank each, or every expert over all ranks: what lies between them is between.
+        // Experts as whole as ranks and experts allow, or every expert over all ranks: what lies between them
+        // is between.
         std::vector<int64_t> ways = {1};
-        if (experts >= tp * dp && tp * dp > 1) ways.push_back(tp * dp);
+        int64_t whole = std::min(experts, tp * dp);
+        if (whole > 1 && tp * dp % whole == 0) ways.push_back(whole);
         if (tp * dp > 8 && ways.size() > 1) ways.erase(ways.begin());
         for (int64_t ep : ways) {
           layouts.push_back(

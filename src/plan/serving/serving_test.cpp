@@ -25,6 +25,22 @@ TEST(StepTime, PrefillFloorIsTwoFlopsPerParameterAndToken) {
 }
 
 // Distinct experts E (1 - (1 - k/E)^n) under uniform routing, and the fullest of 8 ranks at 8,192 tokens.
+// A token of top 2 meets 8 (1 - (7/8)^2) of 8 ranks with whole experts, and all 8 among which each is split.
+TEST(StepTime, SplitExpertsSendATokenToEveryRankThatHoldsAPart) {
+  StepLoad load{.decode_sequences = 64, .decode_context = 1000};
+  auto exchange = [&](WorkerLayout layout) {
+    return StepModel(on_ideal("mixtral-8x7b", layout)).breakdown(load).ep;
+  };
+  double whole = exchange({.dp = 8, .moe_ep = 8}), split = exchange({.dp = 8, .moe_tp = 8});
+  EXPECT_NEAR(split / whole, 8 / (8 * (1 - std::pow(7.0 / 8, 2))), 1e-9);
+  // Two hosts of 8: half of 16 ranks are remote, and the network carries a row once for the ranks of a group.
+  double link = ideal_h100().link_bytes_per_s, network = ideal_h100().nic_bytes_per_s;
+  double row = 3 * 4096 * 64.0 * 32;
+  double meets = 8 * (1 - std::pow(7.0 / 8, 2));
+  EXPECT_NEAR(exchange({.dp = 16, .moe_tp = 2, .moe_ep = 8}),
+              std::max(row * meets / 2 / network, row * meets * 1.5 / link), 1e-9);
+}
+
 TEST(ExpertLoad, UniformRoutingTouchesTheExpectedExperts) {
   ExpertLoad load(256, 8, 1, 0);
   for (auto [tokens, touched] : {std::pair{1.0, 8.0}, {8.0, 57.4}, {32.0, 163.3}, {128.0, 251.6}})

@@ -131,16 +131,18 @@ double StepModel::reduce_seconds(double bytes) const {
   return seconds + 3 * d_.engine.reduce_s + 2 * (nodes - 1) / nodes * bytes / domain / network_rate_;
 }
 
-// Dispatch in 8 bits and combine in 16 bits of the rows of `tokens` tokens of each rank, to each rank that
-// holds one of their experts.
+// Dispatch in 8 bits and combine in 16 bits of the rows of `tokens` tokens of each rank, to each group of ranks
+// that holds one of their experts. A network carries a row once for a group; inside the domain it goes to all
+// ranks among which the expert is split.
 double StepModel::exchange_seconds(double tokens) const {
   const Layer* layer = first_with_experts(d_.model);
   double ranks = real(d_.layout.gpus() / d_.layout.pp), domain = real(std::max<int64_t>(1, d_.device.domain));
-  double meets = ranks * (1 - std::pow(1 - 1 / ranks, real(layer->ffn.top_k)));
+  double groups = real(d_.layout.moe_ep), parts = real(d_.layout.moe_tp), near = std::min(parts, domain);
+  double meets = groups * (1 - std::pow(1 - 1 / groups, real(layer->ffn.top_k)));
   double row_bytes = 3 * real(d_.model.hidden) * tokens / real(d_.layout.tp);
   double remote = std::max(0.0, 1 - domain / ranks);
-  double inside = row_bytes * meets * (1 - remote) / link_rate_;
-  double outside = remote > 0 ? row_bytes * meets * remote / network_rate_ : 0;
+  double inside = row_bytes * meets * (near - remote) / link_rate_;
+  double outside = remote > 0 ? row_bytes * meets * remote * parts / near / network_rate_ : 0;
   return 2 * d_.engine.exchange_s * (remote > 0 ? 2 : 1) + std::max(inside, outside);
 }
 
