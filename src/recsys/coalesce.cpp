@@ -1,6 +1,5 @@
 #include <unordered_map>
 
-#include "recsys/hash.h"
 #include "recsys/row_kernels.h"
 #include "recsys/store.h"
 
@@ -24,12 +23,6 @@ Coalesced coalesce(std::span<const uint64_t> ids, std::span<const float> gradien
     }
   }
   return result;
-}
-
-uint32_t server_of(uint64_t id, uint32_t num_servers) {
-  constexpr uint64_t kServerSeed =
-      0x5e7de6a1c0ffee11;  // any constant: ids of one server must spread over its shards
-  return static_cast<uint32_t>(below(mix64(id ^ kServerSeed), num_servers));
 }
 
 }  // namespace tessera::recsys

@@ -39,6 +39,12 @@ class OwedRows {
   void follow(SnapshotChain chain) {
     if (chain != SnapshotChain::none) follows_[index(chain)] = true;
   }
+  // Nobody will cut this chain again, unless it begins anew.
+  void forget(SnapshotChain chain) {
+    follows_[index(chain)] = false;
+    words_[index(chain)] = {};
+    removed_[index(chain)] = {};
+  }
   // Whether some chain has not seen the row since it changed: a row that moves takes this along.
   bool owes(uint32_t row) const {
     for (const std::vector<uint64_t>& words : words_)

@@ -23,6 +23,8 @@
 #include <vector>
 
 #include "recsys/options.h"
+#include "recsys/slot_map.h"
+#include "recsys/snapshot.h"
 
 namespace tessera::recsys {
 
@@ -74,8 +76,8 @@ struct GroupStats {
 
 // Who follows the snapshots of a store. Each chain has a full snapshot and deltas of its own, which know
 // nothing of the other's. `none`: a full one that nothing follows.
-enum class SnapshotChain : uint8_t { checkpoints, versions, none };
-constexpr size_t kSnapshotChains = 2;
+enum class SnapshotChain : uint8_t { checkpoints, versions, moves, none };
+constexpr size_t kSnapshotChains = 3;
 
 class Store {
  public:
@@ -139,9 +141,20 @@ class Store {
   Result<SnapshotInfo> save(const std::string& path, SnapshotKind kind,
                             const std::function<void()>& on_cut = {},
                             SnapshotChain chain = SnapshotChain::checkpoints);
+  // The same for rows that move to other stores: one file for each of them, with the ids that `part_of` gives
+  // its number in `paths`; those of a number beyond are left out. The chain is `moves`.
+  using PartOf = std::function<size_t(uint64_t id)>;
+  Result<SnapshotInfo> save_parts(std::span<const std::string> paths, const PartOf& part_of, SnapshotKind kind);
+  // Nobody follows this chain any more: what changes is no longer noted for it. REQUIRES: not `none`.
+  void forget(SnapshotChain chain);
   // Adds the rows of a full snapshot and its deltas in their order, for ids that belong to server `server` of
   // `num_servers`: call it for the files of every old server. On errors the store is to be thrown away.
   Status load(std::span<const std::string> files, uint32_t server = 0, uint32_t num_servers = 1);
+  // The next file of a chain, beside others that get and put. `before` is the head of the file before it, from
+  // SnapshotHead{} on. The file is checked whole before the first row is taken.
+  Status apply(const std::string& file, SnapshotHead& before);
+  // Removes the rows whose id is not kept, beside others that get and put. Returns how many went.
+  Result<int64_t> keep_only(const std::function<bool(uint64_t id)>& keeps);
 
   // Every row, in no order: its id and its record (row_update.h). For comparisons; others may run beside it.
   // Fails when a row on disk cannot be read.
@@ -150,6 +163,8 @@ class Store {
 
  private:
   class Impl;
+  Result<SnapshotInfo> save_to(std::span<const std::string> paths, const PartOf& part_of, SnapshotKind kind,
+                               const std::function<void()>& on_cut, SnapshotChain chain);
   explicit Store(std::unique_ptr<Impl> impl);
   static Status recover(Impl& impl);
   std::unique_ptr<Impl> impl_;
@@ -162,8 +177,5 @@ struct Coalesced {
   std::vector<float> gradients;
 };
 Coalesced coalesce(std::span<const uint64_t> ids, std::span<const float> gradients, int64_t dim);
-
-// The server that owns an id when `num_servers` share a group. Independent of the hash inside a store.
-uint32_t server_of(uint64_t id, uint32_t num_servers);
 
 }  // namespace tessera::recsys

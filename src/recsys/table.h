@@ -103,6 +103,7 @@ class Table {
   using WriteRows = std::function<Status(std::span<const std::byte> records)>;
   using WriteIds = std::function<Status(std::span<const uint64_t> ids)>;
   Status drain(const WriteRows& rows, const WriteIds& removed);
+  void forget(SnapshotChain chain);
   // Whole records, as drain() gave them; replaces rows that are there.
   Status restore(std::span<const std::byte> records);
   const RecordLayout& layout() const { return update_.layout(); }

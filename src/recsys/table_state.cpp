@@ -43,6 +43,14 @@ void Table::cut(SnapshotChain chain, bool full) {
   }
 }
 
+void Table::forget(SnapshotChain chain) {
+  for (auto& shard : shards_) {
+    std::lock_guard lock(shard->mutex);
+    shard->owed.forget(chain);
+    if (shard->disk) shard->disk->owed.forget(chain);
+  }
+}
+
 void Table::save_for_snapshot(Shard& shard, uint32_t row) {
   const std::byte* record = shard.rows.record(row);
   shard.saved.insert(shard.saved.end(), record, record + update_.layout().bytes);

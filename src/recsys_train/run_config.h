@@ -14,12 +14,14 @@
 
 #include "core/config.h"
 #include "recsys_data/open.h"
+#include "recsys/wire_end.h"
 #include "recsys_train/dense_optimizer.h"
 #include "recsys_train/model.h"
 #include "recsys_train/trainer.h"
-#include "recsys_train/wire_end.h"
 
 namespace tessera::recsys_train {
+
+using recsys::WireConfig;
 
 struct RunConfig {
   recsys_data::DataOptions data;

@@ -131,8 +131,9 @@ Routing route(std::span<const uint64_t> ids, int64_t num_servers) {
   Routing routing;
   routing.ids.resize(static_cast<size_t>(num_servers));
   routing.positions.resize(static_cast<size_t>(num_servers));
+  const recsys::SlotMap& map = recsys::slot_map(static_cast<uint32_t>(num_servers));
   for (size_t i = 0; i < ids.size(); ++i) {
-    size_t server = recsys::server_of(ids[i], static_cast<uint32_t>(num_servers));
+    const size_t server = map.server_of(ids[i]);
     routing.ids[server].push_back(ids[i]);
     routing.positions[server].push_back(static_cast<int64_t>(i));
   }

@@ -6,10 +6,12 @@
 #include <span>
 #include <vector>
 
+#include "recsys/wire_end.h"
 #include "recsys_train/served_store.h"
-#include "recsys_train/wire_end.h"
 
 namespace tessera::recsys_train {
+
+using recsys::WireConfig, recsys::WireCount, recsys::WireEnd;
 
 struct CacheCount {
   int64_t gets = 0, hits = 0;  // distinct rows asked for by training, and those that were here

@@ -16,13 +16,13 @@
 
 #include "recsys/wire.h"
 
-namespace tessera::recsys_train {
+namespace tessera::recsys {
 
 struct WireConfig {
   bool on = false;  // else ids as 8 bytes and values as float32
-  recsys::RowType rows = recsys::RowType::f32, gradients = recsys::RowType::f32;
-  bool error_feedback = true;                     // for gradients in few bits
-  recsys::RowType pooled = recsys::RowType::f32;  // pooled rows and their gradients, between worker and trainer
+  RowType rows = RowType::f32, gradients = RowType::f32;
+  bool error_feedback = true;     // for gradients in few bits
+  RowType pooled = RowType::f32;  // pooled rows and their gradients, between worker and trainer
 };
 
 // Bytes both ways, and those of the same ids as 8 bytes with values as float32.
@@ -37,15 +37,14 @@ class WireEnd {
   WireEnd(const WireConfig& config, const std::vector<int64_t>& dims);
 
   // Appends a request for rows; the ids tell take() where the rows belong.
-  recsys::SortedIds ask(std::span<const uint64_t> ids, Bytes& request);
+  SortedIds ask(std::span<const uint64_t> ids, Bytes& request);
   // Rows of all ids that were asked for. Errors: data_loss.
-  Status take(int64_t group, const recsys::SortedIds& ids, std::span<const std::byte> answer,
-              std::span<float> rows);
+  Status take(int64_t group, const SortedIds& ids, std::span<const std::byte> answer, std::span<float> rows);
   // Appends gradients and their ids. An id that comes twice is updated twice, so it must not be merged: false,
   // and nothing is appended.
   bool give(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients, Bytes& request);
 
-  recsys::RowType row_type() const { return config_.rows; }
+  RowType row_type() const { return config_.rows; }
   WireCount count() const { return {bytes_, raw_bytes_}; }
 
  private:
@@ -53,7 +52,7 @@ class WireEnd {
     explicit Group(int64_t dim_of_rows) : dim(static_cast<size_t>(dim_of_rows)), feedback(dim_of_rows) {}
     size_t dim;
     std::mutex mutex;
-    recsys::ErrorFeedback feedback;
+    ErrorFeedback feedback;
   };
   void count(size_t packed, size_t ids, size_t floats);
 
@@ -62,4 +61,4 @@ class WireEnd {
   std::atomic<int64_t> bytes_{0}, raw_bytes_{0};
 };
 
-}  // namespace tessera::recsys_train
+}  // namespace tessera::recsys
