@@ -209,3 +209,17 @@ def test_what_is_not_kept_is_refused_with_its_place(probe, schema, text):
 def test_compiling_is_quick(probe):
     big = {"type": "object", "properties": {f"field{i}": {"type": "string", "pattern": "^[a-z]{1,20}$"} for i in range(500)}, "additionalProperties": False}
     assert probe([{"schema": big}])[0]["seconds"] < 2
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("further", [{}, {"additionalProperties": False}])
+def test_an_object_of_five_thousand_properties(probe, required, further):
+    kinds = [{"type": "string", "maxLength": 3}, {"type": "integer"}, {"type": "boolean"}, {"type": "array", "items": {"type": "null"}}]
+
+    def schema(count):
+        named = {f"property_{i}": kinds[i % len(kinds)] for i in range(count)}
+        return {"type": "object", "properties": named, "required": list(named) if required else [], **further}
+
+    answers = probe([{"schema": schema(count), "samples": 1} for count in (1250, 5000)])
+    for count, answer in zip((1250, 5000), answers):
+        check_samples(schema(count), answer)

@@ -163,6 +163,12 @@ def test_torn_bodies_are_refused(server):
         assert refused.value.code == 400 and len(json.loads(refused.value.read())["error"]) > 10, body
 
 
+def test_an_index_is_asked_for_with_a_small_body(server):
+    assert post(server, {"ready": True}, "/v2/repository/index")[0] == 200
+    status, answer = post(server, {"ready": True, "more": "x" * 5000}, "/v2/repository/index")
+    assert status == 400 and "bytes" in answer["error"]
+
+
 def test_a_grpc_stream_carries_several_requests_and_joins_to_whole_answers(server):
     triton = grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}")
     answers = queue.Queue()
@@ -295,6 +301,21 @@ def test_sigterm_lets_a_grpc_request_finish(tessera):
         result, error = done.get(timeout=60)
         assert error is None and result.as_numpy("text_output")[0]
         assert own.process.wait(20) == 0
+
+
+def test_only_an_admins_key_loads_and_unloads_models(tessera, tmp_path):
+    keys = tmp_path / "keys.toml"
+    keys.write_text('[[key]]\nkey = "sk-a"\ntenant = "t"\n[[key]]\nkey = "sk-admin"\ntenant = "operator"\nadmin = true\n')
+    with TwoModels(tessera, "--api-keys", keys) as own:
+        for triton in (grpc.InferenceServerClient(f"127.0.0.1:{own.grpc_port}"), http.InferenceServerClient(f"127.0.0.1:{own.port}")):
+            user, admin = {"authorization": "Bearer sk-a"}, {"authorization": "Bearer sk-admin"}
+            for change in (triton.unload_model, triton.load_model):
+                with pytest.raises(InferenceServerException, match="'t' may not .*'admin = true'") as refused:
+                    change("b", headers=user)
+                assert refused.value.status() in ("403", "StatusCode.PERMISSION_DENIED")
+                assert triton.is_model_ready("b", headers=user) == (change == triton.unload_model)
+                change("b", headers=admin)
+            assert triton.is_model_ready("b", headers=user)
 
 
 def test_keys_and_a_port_in_use_hold_for_grpc_too(tessera, run_tessera, server, tmp_path):

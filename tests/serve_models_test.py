@@ -6,7 +6,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from serve_openai_test import Server
+from serve_openai_test import Server, post
 
 PROMPT = "Tiles of a mosaic, one for each rank."
 COMMON = dict(vocab_size=256, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8,
@@ -119,6 +119,52 @@ def test_ranks_of_any_number_give_the_same_answers(tessera, saved, name):
         with Server(tessera, "--layout", layout, model=folder) as server:
             answers.append([server.complete(**job).choices[0] for job in jobs])
     assert answers[1] == answers[0] and answers[2] == answers[0]
+
+
+def check_prompt_logprobs(places, model, ids, most):
+    """vLLM's form: at each place the token itself and the likeliest, with rank, text and bytes; log softmax of transformers."""
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    assert len(places) == len(ids) and places[0] is None
+    for i, (place, row) in enumerate(zip(places[1:], expected)):
+        token, order = ids[i + 1], row.sort(descending=True).indices.tolist()
+        assert set(place) == {str(token), *map(str, order[:most])}
+        for key, entry in place.items():
+            assert abs(entry["logprob"] - row[int(key)].item()) < 5e-4
+            assert order[entry["rank"] - 1] == int(key)
+            assert len(entry["bytes"]) == 1 and entry["decoded_token"] in (bytes(entry["bytes"]).decode(errors="replace"), "\ufffd")
+        assert place[str(token)]["bytes"] == [PROMPT.encode()[i + 1]]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt_oss"])
+def test_prompt_logprobs_equal_transformers_whole_and_in_chunks(tessera, saved, name, tmp_path):
+    model, folder = saved(name)
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages[0].content }}")
+    with Server(tessera, "--max-batch-tokens", "16", "--chat-template", template, model=folder) as server:
+        ids = post(server, {"model": server.name, "prompt": PROMPT}, "/tokenize")[1]["tokens"]
+        body = {"model": server.name, "prompt": PROMPT, "temperature": 0, "max_tokens": 8}
+        chat = {"model": server.name, "messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 8}
+        plain = post(server, body)[1]["choices"][0]
+        for most in (0, 3, 20):
+            answer = post(server, {**body, "prompt_logprobs": most, "n": 2})[1]["choices"]
+            assert answer[0]["text"] == plain["text"] and answer[0]["logprobs"] is None
+            assert answer[0]["prompt_logprobs"] == answer[1]["prompt_logprobs"]
+            check_prompt_logprobs(answer[0]["prompt_logprobs"], model, ids, most)
+            scored = post(server, {**body, "prompt_logprobs": most, "max_tokens": 0})[1]["choices"][0]
+            assert scored["prompt_logprobs"] == answer[0]["prompt_logprobs"] and scored["text"] == "" and scored["finish_reason"] == "length"
+            for tokens in (0, 8):
+                talked = post(server, {**chat, "prompt_logprobs": most, "max_tokens": tokens}, "/v1/chat/completions")[1]
+                assert talked["prompt_logprobs"] == answer[0]["prompt_logprobs"]
+                assert talked["usage"]["completion_tokens"] == tokens
+        echoed = post(server, {**body, "max_tokens": 0, "echo": True, "logprobs": 1, "prompt_logprobs": 1})[1]["choices"][0]
+        own = [place[str(token)] for place, token in zip(echoed["prompt_logprobs"][1:], ids[1:])]
+        assert echoed["logprobs"]["token_logprobs"][1:] == [entry["logprob"] for entry in own]
+        assert echoed["logprobs"]["bytes"] == [[byte] for byte in PROMPT.encode()]
+        for wrong, path in [({**body, "stream": True}, "/v1/completions"), ({**body, "prompt_logprobs": 21}, "/v1/completions"),
+                            ({**chat, "stream": True}, "/v1/chat/completions"), ({**chat, "prompt_logprobs": -1}, "/v1/chat/completions")]:
+            status, answer = post(server, {"prompt_logprobs": 1, **wrong}, path)
+            assert status == 400 and answer["error"]["param"] == "prompt_logprobs"
 
 
 def test_wrong_weights_are_one_readable_error(run_tessera, saved, tmp_path):

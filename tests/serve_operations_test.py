@@ -91,6 +91,10 @@ tokens_per_minute = 300
 key = "sk-other-model"
 tenant = "other"
 models = ["gpt-4"]
+[[key]]
+key = "sk-admin"
+tenant = "operator"
+admin = true
 """
 
 
@@ -127,6 +131,16 @@ def test_a_key_may_use_its_models_only(guarded):
     with pytest.raises(openai.PermissionDeniedError) as refused:
         complete(client_of(guarded, "sk-other-model"))
     assert refused.value.code == "model_not_allowed" and NAME in refused.value.message
+
+
+@pytest.mark.parametrize("path,body,open_status", [("/debug/trace", None, 200), ("/v2/repository/models/none/load", {}, 404),
+                                                   ("/v2/repository/models/none/unload", {}, 404), ("/debug/other", None, 404)])
+def test_only_an_admins_key_does_what_is_the_operators(guarded, path, body, open_status):
+    assert ask(guarded, path, body)[0] == 401
+    status, _, text = ask(guarded, path, body, Authorization="Bearer sk-full")
+    assert status == 403 and "'full' may not" in text and "'admin = true'" in text and path in text
+    assert ask(guarded, path, body, Authorization="Bearer sk-admin")[0] == open_status
+    assert ask(guarded, "/v2/repository/index", {}, Authorization="Bearer sk-full")[0] == 200
 
 
 def test_quotas_refuse_with_a_time_to_come_back_and_give_back_what_was_not_used(guarded):

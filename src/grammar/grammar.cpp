@@ -1,6 +1,8 @@
 #include "grammar/grammar.h"
 
 #include <algorithm>
+#include <functional>
+#include <queue>
 
 namespace tessera::grammar {
 
@@ -41,23 +43,41 @@ int Grammar::literal(int from, std::string_view text) {
   return from;
 }
 
-// One round of Bellman and Ford, backwards, for states are mostly made in the order they are passed.
-bool Grammar::improve_distances() {
-  bool changed = false;
-  for (size_t i = states_.size(); i-- > 0;) {
-    State& at = states_[i];
-    int64_t best = at.accepts ? 0 : at.distance;
-    auto over = [&](int64_t cost, int to) {
-      int64_t rest = state(to).distance;
-      if (cost < kNever && rest < kNever) best = std::min(best, cost + rest);
-    };
-    for (const Edge& edge : at.edges) over(1, edge.to);
-    for (const Call& call : at.calls) over(state(begin(call.rule)).distance, call.to);
-    for (int to : at.skips) over(0, to);
-    changed |= best < at.distance;
-    at.distance = best;
+// Knuth's generalisation of Dijkstra's algorithm to grammars (1977): a state is done once no shorter way can
+// come, and what a call costs is known when its rule and the state behind it are.
+void Grammar::find_distances() {
+  struct Way {
+    int from, other;  // `other`: the call's second state; -1: an edge or a skip
+    int64_t cost;
+  };
+  std::vector<std::vector<Way>> ways_to(states_.size());
+  auto to = [&](int target) -> std::vector<Way>& { return ways_to[static_cast<size_t>(target)]; };
+  using Entry = std::pair<int64_t, int>;
+  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> next;
+  auto reach = [&](int at, int64_t distance) {
+    State& reached = states_[static_cast<size_t>(at)];
+    if (distance >= reached.distance) return;
+    reached.distance = distance;
+    next.emplace(distance, at);
+  };
+  for (int from = 0; from < static_cast<int>(states_.size()); ++from) {
+    for (const Edge& edge : state(from).edges) to(edge.to).push_back({from, -1, 1});
+    for (int target : state(from).skips) to(target).push_back({from, -1, 0});
+    for (const Call& call : state(from).calls) {
+      to(call.to).push_back({from, begin(call.rule), 0});
+      to(begin(call.rule)).push_back({from, call.to, 0});
+    }
+    if (state(from).accepts) reach(from, 0);
   }
-  return changed;
+  while (!next.empty()) {
+    auto [distance, at] = next.top();
+    next.pop();
+    if (distance > state(at).distance) continue;
+    for (const Way& way : to(at)) {
+      int64_t cost = way.other < 0 ? way.cost : state(way.other).distance;
+      reach(way.from, std::min(kNever, distance + cost));
+    }
+  }
 }
 
 // Kahn's algorithm over "enters without reading": what is left lies on a cycle.
@@ -90,8 +110,7 @@ Status Grammar::finish(int start_rule) {
   start_rule_ = start_rule;
   if (states_.size() > kMaxStates)
     return invalid("it is too large; it may have {} states, about one for each character", kMaxStates);
-  while (improve_distances()) {
-  }
+  find_distances();
   if (state(start()).distance >= kNever) return invalid("no text satisfies it");
   if (recurses_without_reading()) return invalid("it refers to itself without anything in between");
   return {};

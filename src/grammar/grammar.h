@@ -56,7 +56,7 @@ class Grammar {
   int start() const { return begin(start_rule_); }
 
  private:
-  bool improve_distances();
+  void find_distances();
   bool recurses_without_reading() const;
   std::vector<State> states_;
   std::vector<int> rules_;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "grammar/regex.h"
 #include "grammar/schema_compiler.h"
@@ -14,8 +15,10 @@ namespace {
 
 constexpr size_t kMaxNamePatterns = 4;
 
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
+using NameSet = std::unordered_set<std::string>;
+
+NameSet set_of(const std::vector<std::string>& names) {
+  return {names.begin(), names.end()};
 }
 
 bool is_false(const SchemaAt& schema) {
@@ -34,10 +37,12 @@ int SchemaCompiler::member_rule(const std::string& name, Schemas value) {
 
 SchemaCompiler::Names SchemaCompiler::names_of(const SchemaRules& rules) {
   Names out;
+  NameSet known;
+  const NameSet all_required = set_of(rules.required);
   auto add = [&](const std::string& name) {
-    if (contains(out.known, name)) return;
+    if (!known.insert(name).second) return;
     out.known.push_back(name);
-    bool required = contains(rules.required, name);
+    bool required = all_required.contains(name);
     Schemas value = reader_.schemas_of(rules, name);
     bool is_impossible =
         std::any_of(value.begin(), value.end(), is_false) || !reader_.takes(rules.names, Value(name));
@@ -45,7 +50,8 @@ SchemaCompiler::Names SchemaCompiler::names_of(const SchemaRules& rules) {
     if (!is_impossible) out.members.push_back({member_rule(name, std::move(value)), required});
   };
   for (const PropertyRules& part : rules.properties)
-    for (const auto& [name, schema] : part.named) add(name);
+    if (part.named)
+      for (const auto& [name, schema] : part.named->items()) add(*name.text());
   for (const std::string& name : rules.required) add(name);
   return out;
 }
@@ -53,7 +59,7 @@ SchemaCompiler::Names SchemaCompiler::names_of(const SchemaRules& rules) {
 // Are properties written that no schema names? Where nothing is said beside names, none are.
 bool SchemaCompiler::is_open(const SchemaRules& rules) const {
   return std::all_of(rules.properties.begin(), rules.properties.end(), [](const PropertyRules& part) {
-    return part.further ? !is_false(*part.further) : part.named.empty() && part.patterns.empty();
+    return part.further ? !is_false(*part.further) : !part.has_names() && part.patterns.empty();
   });
 }
 
@@ -156,15 +162,16 @@ void SchemaCompiler::write_object(int from, int to, const SchemaRules& rules) {
 }
 
 bool SchemaCompiler::object_excludes(const SchemaRules& a, const SchemaRules& b, int depth) {
-  std::vector<std::string> written = a.required;
+  NameSet written = set_of(a.required);
   bool has_patterns = false;
   for (const PropertyRules& part : a.properties) {
-    for (const auto& [name, schema] : part.named) written.push_back(name);
+    if (part.named)
+      for (const auto& [name, schema] : part.named->items()) written.insert(*name.text());
     has_patterns |= !part.patterns.empty();
   }
   bool is_closed = !is_open(a) && !has_patterns;
   for (const std::string& name : b.required)
-    if (is_closed && !contains(written, name)) return true;
+    if (is_closed && !written.contains(name)) return true;
   for (const std::string& name : a.required)
     if (excludes(reader_.read(reader_.schemas_of(a, name)), reader_.read(reader_.schemas_of(b, name)), depth))
       return true;

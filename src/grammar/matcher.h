@@ -43,7 +43,7 @@ class Matcher {
 
   const Configuration& at(int i) const { return configurations_[static_cast<size_t>(i)]; }
   int place_of(Place place);
-  void close(int place, std::vector<int>& seen, Configuration& into);
+  void close(int place, Configuration& into);
   int configuration_of(const std::vector<int>& entered);
   int compute_step(int configuration, unsigned char byte);
 
@@ -51,6 +51,8 @@ class Matcher {
   std::vector<Place> places_;
   std::vector<int64_t> place_distance_;
   std::vector<int> place_depth_;
+  std::vector<int64_t> seen_in_;  // the closure in which each place was entered last
+  int64_t closure_ = 0;
   std::map<Place, int> place_ids_;
   std::vector<Configuration> configurations_;
   std::map<std::pair<std::vector<int>, bool>, int> configuration_ids_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 #include "chat/characters.h"
 #include "grammar/formats.h"
@@ -147,9 +148,10 @@ void read_items(const SchemaAt& at, SchemaRules& rules) {
 void read_properties(const SchemaAt& at, SchemaRules& rules) {
   const Dict& schema = *at.schema->dict();
   PropertyRules out;
-  if (const Value* named = schema.find("properties"))
-    for (const auto& [name, value] : object_named("properties", *named, at.path).items())
-      out.named.emplace_back(*name.text(), SchemaAt{&value, child(at.path + "/properties", *name.text())});
+  if (const Value* named = schema.find("properties")) {
+    out.named = &object_named("properties", *named, at.path);
+    out.named_path = at.path + "/properties";
+  }
   if (const Value* patterns = schema.find("patternProperties"))
     for (const auto& [pattern, value] : object_named("patternProperties", *patterns, at.path).items())
       out.patterns.push_back(
@@ -174,6 +176,12 @@ unsigned type_of(const Value& value) {
   if (value.sequence()) return kArray;
   bool whole = value.is_integer() || value.number() == std::floor(value.number());
   return whole ? kInteger : kNumber;
+}
+
+std::optional<SchemaAt> PropertyRules::find(const std::string& name) const {
+  const Value* schema = named ? named->find(name) : nullptr;
+  if (!schema) return std::nullopt;
+  return SchemaAt{schema, child(named_path, name)};
 }
 
 unsigned SchemaRules::written_types() const {
@@ -272,11 +280,10 @@ void SchemaReader::add_keyword(const std::string& key, const Value& value, const
     rules.unique_items |= value.truth();
   } else if (key == "required") {
     if (!value.sequence()) refuse_schema(path, "required must be a list of texts");
+    std::unordered_set<std::string> known(rules.required.begin(), rules.required.end());
     for (const Value& name : value.sequence()->items) {
       if (!name.text()) refuse_schema(path, "required must be a list of texts");
-      bool known =
-          std::find(rules.required.begin(), rules.required.end(), *name.text()) != rules.required.end();
-      if (!known) rules.required.push_back(*name.text());
+      if (known.insert(*name.text()).second) rules.required.push_back(*name.text());
     }
   } else if (key == "propertyNames") {
     rules.names.push_back({&value, child(path, key)});
@@ -335,9 +342,9 @@ const Automaton& SchemaReader::pattern(const std::string& regex, const std::stri
 Schemas SchemaReader::schemas_of(const SchemaRules& rules, const std::string& name) {
   Schemas out;
   for (const PropertyRules& part : rules.properties) {
-    bool known = false;
-    for (const auto& [own, schema] : part.named)
-      if (own == name) out.push_back(schema), known = true;
+    auto own = part.find(name);
+    bool known = own.has_value();
+    if (known) out.push_back(std::move(*own));
     for (const PatternRule& rule : part.patterns)
       if (pattern(rule.pattern, rule.schema.path).takes(name)) out.push_back(rule.schema), known = true;
     if (!known && part.further) out.push_back(*part.further);

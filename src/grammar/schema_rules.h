@@ -48,9 +48,14 @@ struct PatternRule {
   SchemaAt schema;
 };
 struct PropertyRules {
-  std::vector<std::pair<std::string, SchemaAt>> named;
+  const chat::Dict* named = nullptr;  // `properties` of the schema; none: no names
+  std::string named_path = {};
   std::vector<PatternRule> patterns;
   std::optional<SchemaAt> further;  // of other properties; none: any, but none are written beside named ones
+
+  bool has_names() const { return named && named->size() > 0; }
+  // Of the property of this name; nothing when it has none.
+  std::optional<SchemaAt> find(const std::string& name) const;
 };
 struct Alternatives {
   Schemas schemas;

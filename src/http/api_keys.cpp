@@ -34,6 +34,12 @@ class KeyReader {
     return fits ? value->get<int64_t>() : 0;
   }
 
+  bool boolean(const std::string& name) {
+    const json* value = find(name);
+    if (value && !value->is_boolean()) refuse("'{}' must be true or false, not {}", name, value->dump());
+    return value && value->is_boolean() && value->get<bool>();
+  }
+
   std::vector<std::string> texts(const std::string& name) {
     const json* value = find(name);
     if (!value) return {};
@@ -105,6 +111,7 @@ Result<ApiKeys> ApiKeys::parse(std::string_view toml, const std::string& name) {
     caller.quota = std::make_shared<Quota>(limits);
     caller.models = reader.texts("models");
     caller.most_urgent_priority = reader.integer("priority", true);
+    caller.admin = reader.boolean("admin");
     if (caller.tenant.empty()) reader.refuse("'tenant' is missing: the name of who owns the key");
     for (const Entry& other : keys.keys_)
       if (other.digest == digest) reader.refuse("the key is listed before");

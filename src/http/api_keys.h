@@ -7,6 +7,7 @@
 //   tokens_per_minute = 200000
 //   models = ["llama-8b"]         # others are refused; default: all
 //   priority = -1                 # the most urgent `priority` that its requests may ask for; default: 0
+//   admin = true                  # may load and unload models and read /debug; default: false
 //
 // Threads: any.
 #pragma once
@@ -27,6 +28,7 @@ struct Caller {
   std::string tenant;
   std::vector<std::string> models;  // empty: all
   int64_t most_urgent_priority = 0;
+  bool admin = false;  // may do what is the operator's: see admin_only() of gate.h
   std::shared_ptr<Quota> quota;
 
   bool may_use(std::string_view model) const;

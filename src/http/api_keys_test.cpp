@@ -18,12 +18,15 @@ models = ["m"]
 sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 tenant = "b"
 priority = -3
+admin = true
 )",
                              "keys.toml");
   ASSERT_TRUE(keys) << keys.error().message;
   EXPECT_EQ(keys->find("abc")->tenant, "a");
   EXPECT_EQ(keys->find("foo")->tenant, "b");
   EXPECT_EQ(keys->find("foo")->most_urgent_priority, -3);
+  EXPECT_TRUE(keys->find("foo")->admin);
+  EXPECT_FALSE(keys->find("abc")->admin);
   EXPECT_TRUE(keys->find("foo")->may_use("anything"));
   EXPECT_TRUE(keys->find("abc")->may_use("m"));
   EXPECT_FALSE(keys->find("abc")->may_use("other"));
@@ -43,6 +46,7 @@ TEST(ApiKeys, AFileThatCannotBeMeantIsNamedWithItsKeyAndEntry) {
            {"[[key]]\ntenant = \"t\"\nkey = 5", "'key' must be a string, not integer"},
            {"[[key]]\ntenant = \"t\"\nkey = \"a\"\nmodel = [\"m\"]", "did you mean 'models'"},
            {"[[key]]\ntenant = \"t\"\nkey = \"a\"\nmodels = []", "list of names"},
+           {"[[key]]\ntenant = \"t\"\nkey = \"a\"\nadmin = 1", "'admin' must be true or false, not 1"},
            {"[[key]]\ntenant = \"t\"\nkey = \"a\"\nrequests_per_minute = -1", "an integer above 0, not -1"},
            {"[[key]]\ntenant = \"t\"\nkey = \"a\"\n[[key]]\ntenant = \"u\"\nkey = \"a\"",
             "number 2: the key is listed"}}) {

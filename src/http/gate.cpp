@@ -34,12 +34,30 @@ HttpResponse too_many_requests(const HttpRequest& request, const Caller& caller,
   return response;
 }
 
+HttpResponse forbidden(const HttpRequest& request, const Caller& caller) {
+  HttpError error{.status = 403,
+                  .message = needs_admin(caller, request.method + " " + request.path),
+                  .type = "permission_error",
+                  .code = "admin_required"};
+  return error_response(error, request);
+}
+
 }  // namespace
 
 bool open_to_all(const HttpRequest& request) {
   const std::string& path = request.path;
   return path == "/health" || path.starts_with("/health/") || path.starts_with("/v2/health/") ||
          path == "/live" || path == "/metrics";
+}
+
+bool admin_only(const HttpRequest& request) {
+  bool changes_models = request.method == "POST" && request.path.starts_with("/v2/repository/models/");
+  return changes_models || request.path.starts_with("/debug/");
+}
+
+std::string needs_admin(const Caller& caller, std::string_view what) {
+  return fmt::format("'{}' may not {}: that takes a key with 'admin = true' in the file of --api-keys",
+                     caller.tenant, what);
 }
 
 std::string retry_after(double seconds) {
@@ -53,6 +71,7 @@ HttpServer::Handler guarded_by(ApiKeys keys, HttpServer::Handler handler) {
     if (open_to_all(request)) return handler(std::move(exchange));
     auto caller = keys.find(api_key_of(request));
     if (!caller) return exchange->respond(unauthorized(request));
+    if (admin_only(request) && !caller->admin) return exchange->respond(forbidden(request, *caller));
     exchange->set_caller(caller);
     double wait_s = request.method == "POST" ? caller->quota->take_request() : 0;
     for (auto& [name, value] : caller->quota->headers()) exchange->add_header(name, value);

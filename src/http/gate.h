@@ -7,10 +7,16 @@
 
 namespace tessera {
 
-// 401 without a key or with a wrong one; 429 with Retry-After when the key has had its requests of the minute.
+// 401 without a key or with a wrong one; 403 for what is the operator's, with a key that is no admin's; 429
+// with Retry-After when the key has had its requests of the minute.
 HttpServer::Handler guarded_by(ApiKeys keys, HttpServer::Handler handler);
 
 bool open_to_all(const HttpRequest& request);
+// What changes the server for everyone or shows the requests of all tenants: models loaded and unloaded,
+// /debug.
+bool admin_only(const HttpRequest& request);
+// Why a caller who is no admin is refused.
+std::string needs_admin(const Caller& caller, std::string_view what);
 // Whole seconds, at least 1; a wait without end becomes a minute.
 std::string retry_after(double seconds);
 

@@ -10,6 +10,7 @@ using nlohmann::json;
 
 namespace {
 
+constexpr size_t kMaxIndexBody = 4096;
 constexpr std::string_view kModels = "/v2/models/", kRepository = "/v2/repository/models/";
 
 HttpResponse plain(bool good) {
@@ -91,6 +92,8 @@ void Rest::handle(std::shared_ptr<HttpExchange> exchange) {
 Result<HttpResponse> Rest::answer(const HttpRequest& request) const {
   const std::string& path = request.path;
   if (request.method == "POST" && path == "/v2/repository/index") {
+    if (request.body.size() > kMaxIndexBody)
+      return invalid("a body of {} bytes; it may be {{\"ready\": true}} and no more", request.body.size());
     json body = json::parse(request.body, nullptr, false);
     bool only_ready = body.is_object() && body.value("ready", json()) == json(true);
     return HttpResponse{.body = dump(index_json(backend_.models(), only_ready))};
@@ -128,11 +131,24 @@ Result<HttpResponse> Rest::about_model(const HttpRequest& request) const {
 void Rest::infer(std::shared_ptr<HttpExchange> exchange, const ModelPath& path) {
   auto metadata = backend_.metadata(path.name);
   if (!metadata) return exchange->respond(failed(metadata.error()));
-  bool generate = path.action != "infer", stream = path.action == "generate_stream";
-  auto request = generate ? read_generate(exchange->request(), *metadata) : read_infer(exchange->request());
+  auto left = std::make_shared<bool>(false);  // touched on the server's thread only
+  exchange->on_disconnect = [left] { *left = true; };
+  auto request = std::make_shared<Result<InferRequest>>(InferRequest());
+  auto read = [exchange, request, metadata = *metadata, generate = path.action != "infer"] {
+    *request = generate ? read_generate(exchange->request(), metadata) : read_infer(exchange->request());
+  };
+  apart_(read, [this, exchange, request, left, path] {
+    if (*left) return;
+    exchange->on_disconnect = nullptr;
+    start(exchange, path, std::move(*request));
+  });
+}
+
+void Rest::start(std::shared_ptr<HttpExchange> exchange, const ModelPath& path, Result<InferRequest> request) {
   if (!request) return exchange->respond(failed(request.error()));
   request->model = path.name;
-  auto sink = RestSink::make(exchange, *request, generate, stream);
+  bool stream = path.action == "generate_stream";
+  auto sink = RestSink::make(exchange, *request, path.action != "infer", stream);
   sink->on_cancel(backend_.infer(std::move(*request), stream, sink));
 }
 

@@ -14,8 +14,11 @@ namespace tessera::kserve {
 
 class Rest {
  public:
+  // Runs `read` where a heavy body holds up nobody, and `then` behind it on the server's thread.
+  using Apart = std::function<void(std::function<void()> read, std::function<void()> then)>;
   // `version`: of the server, for its metadata. The backend must outlive this.
-  Rest(Backend& backend, std::string version) : backend_(backend), version_(std::move(version)) {}
+  Rest(Backend& backend, std::string version, Apart apart)
+      : backend_(backend), version_(std::move(version)), apart_(std::move(apart)) {}
 
   static bool serves(const std::string& path) { return path == "/v2" || path.starts_with("/v2/"); }
   // REQUIRES: serves() of the request's path.
@@ -29,10 +32,12 @@ class Rest {
   Result<HttpResponse> answer(const HttpRequest& request) const;
   Result<HttpResponse> about_model(const HttpRequest& request) const;
   void infer(std::shared_ptr<HttpExchange> exchange, const ModelPath& path);
+  void start(std::shared_ptr<HttpExchange> exchange, const ModelPath& path, Result<InferRequest> request);
   void change_repository(std::shared_ptr<HttpExchange> exchange);
 
   Backend& backend_;
   std::string version_;
+  Apart apart_;
 };
 
 // 400, 404, 429, 501, 503 or 500.

@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "http/caller.h"
+#include "http/gate.h"
 #include "kserve.grpc.pb.h"
 #include "kserve_grpc/convert.h"
 #include "kserve_grpc/infer_call.h"
@@ -144,10 +145,14 @@ class Service : public GRPCInferenceService::CallbackService {
       return grpc::Status::OK;
     });
   }
-  ServerUnaryReactor* change(CallbackServerContext* context, const std::string& model,
+  ServerUnaryReactor* change(CallbackServerContext* context, const std::string& model, const char* verb,
                              void (Backend::*what)(const std::string&, Backend::Done)) {
     auto identified = identify(*context);
     if (!identified) return answer([error = identified.error()] { return refusal(error); });
+    if (identified->caller && !identified->caller->admin)
+      return answer([reason = needs_admin(*identified->caller, fmt::format("{} models", verb))] {
+        return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, reason);
+      });
     auto* call = new UnaryCall;
     auto handle = call->handle();
     auto done = [handle](const Status& status) {
@@ -160,12 +165,12 @@ class Service : public GRPCInferenceService::CallbackService {
   ServerUnaryReactor* RepositoryModelLoad(CallbackServerContext* context,
                                           const inference::RepositoryModelLoadRequest* request,
                                           inference::RepositoryModelLoadResponse*) override {
-    return change(context, request->model_name(), &Backend::load);
+    return change(context, request->model_name(), "load", &Backend::load);
   }
   ServerUnaryReactor* RepositoryModelUnload(CallbackServerContext* context,
                                             const inference::RepositoryModelUnloadRequest* request,
                                             inference::RepositoryModelUnloadResponse*) override {
-    return change(context, request->model_name(), &Backend::unload);
+    return change(context, request->model_name(), "unload", &Backend::unload);
   }
 
   ServerUnaryReactor* ModelInfer(CallbackServerContext* context, const inference::ModelInferRequest* request,

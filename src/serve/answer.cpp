@@ -27,15 +27,16 @@ Answer::Answer(CompletionRequest request, std::shared_ptr<Completion> completion
       decoder_(tokenizer_, tokens_.back()),
       stops_(request_.stop, request_.stop_until),
       rules_(request_.rules, request_.ignore_eos ? std::vector<int64_t>() : end_tokens_, request_.prompt) {
+  if (wants_prompt_logprobs()) prompt_reported_ = 1;
+  if (request_.prompt_logprobs) progress_.prompt_logprobs.emplace_back();
   if (!request_.echo) return;
   progress_.text = *request_.echo;
-  if (!wants_prompt_logprobs()) {
+  if (!echoes_logprobs()) {
     num_characters_ = characters(*request_.echo);
     return;
   }
   progress_.logprobs.push_back({.token = text_of(tokens_[0], -1)});
   num_characters_ = characters(progress_.logprobs[0].token);
-  prompt_reported_ = 1;
 }
 
 std::string Answer::text_of(int64_t token, int64_t previous) const {
@@ -50,12 +51,35 @@ TokenLogprobs Answer::describe(int64_t token, int64_t previous, std::span<const 
   return out;
 }
 
+PromptPlace Answer::rank(int64_t token, int64_t previous, std::span<const float> logits) const {
+  float own = logits[static_cast<size_t>(token)];
+  // Ties count for the lower token, as where the likeliest are listed.
+  auto before = [&](size_t i) {
+    return logits[i] > own || (logits[i] == own && static_cast<int64_t>(i) < token);
+  };
+  int64_t rank = 1;
+  for (size_t i = 0; i < logits.size(); ++i) rank += before(i);
+  PromptPlace out = {
+      {.id = token, .rank = rank, .logprob = logprob_of(logits, token), .token = text_of(token, previous)}};
+  int64_t place = 0;
+  for (const Candidate& candidate : top_logprobs(logits, *request_.prompt_logprobs))
+    if (++place != rank)
+      out.push_back({.id = candidate.token,
+                     .rank = place,
+                     .logprob = candidate.logprob,
+                     .token = text_of(candidate.token, previous)});
+  return out;
+}
+
 void Answer::observe_prompt(int64_t position, std::span<const float> logits) {
   bool recomputed = position + 1 != prompt_reported_;
   if (recomputed || prompt_reported_ == std::ssize(request_.prompt)) return;
-  auto at = static_cast<size_t>(position);
-  progress_.logprobs.push_back(describe(tokens_[at + 1], tokens_[at], logits));
-  num_characters_ += characters(progress_.logprobs.back().token);
+  int64_t previous = tokens_[static_cast<size_t>(position)], token = tokens_[static_cast<size_t>(position + 1)];
+  if (request_.prompt_logprobs) progress_.prompt_logprobs.push_back(rank(token, previous, logits));
+  if (echoes_logprobs()) {
+    progress_.logprobs.push_back(describe(token, previous, logits));
+    num_characters_ += characters(progress_.logprobs.back().token);
+  }
   ++prompt_reported_;
 }
 

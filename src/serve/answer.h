@@ -25,12 +25,13 @@ struct CompletionRequest {
   SamplingOptions sampling;
   LogitRuleOptions rules;  // bias, penalties, min_tokens, constraint; tokens inside the vocabulary
   int64_t max_tokens = 16;
-  std::vector<std::string> stop;    // none of them empty; looked for in text after min_tokens
-  std::string stop_until;           // behind the first of it they are not looked for; empty: everywhere
-  std::vector<int64_t> end_tokens;  // besides the model's own
-  bool show_special = false;        // special tokens are text, but for those that end the answer
-  std::optional<int64_t> logprobs;  // report each token's and so many of the likeliest
-  std::optional<std::string> echo;  // text put in front of the answer; with logprobs also the prompt's
+  std::vector<std::string> stop;           // none of them empty; looked for in text after min_tokens
+  std::string stop_until;                  // behind the first of it they are not looked for; empty: everywhere
+  std::vector<int64_t> end_tokens;         // besides the model's own
+  bool show_special = false;               // special tokens are text, but for those that end the answer
+  std::optional<int64_t> logprobs;         // report each token's and so many of the likeliest
+  std::optional<int64_t> prompt_logprobs;  // so many of the likeliest at each place of the prompt
+  std::optional<std::string> echo;         // text put in front of the answer; with logprobs also the prompt's
   bool ignore_eos = false;
   int64_t adapter = -1;        // of the model's adapters; -1: none
   std::string cache_salt;      // prompts share cache blocks between equal salts only
@@ -52,7 +53,7 @@ class Answer {
   Completion& completion() const { return *completion_; }
   const std::vector<int64_t>& tokens() const { return tokens_; }  // prompt and answer
   int64_t num_generated() const { return num_generated_; }        // any thread
-  bool wants_prompt_logprobs() const { return request_.echo && request_.logprobs; }
+  bool wants_prompt_logprobs() const { return echoes_logprobs() || request_.prompt_logprobs; }
 
   // Logits of the row at `position`, a position of the prompt before its last: reports the prompt's next token.
   void observe_prompt(int64_t position, std::span<const float> logits);
@@ -79,6 +80,8 @@ class Answer {
   std::optional<Clock::time_point> first_step, first_token, last_token;
 
  private:
+  bool echoes_logprobs() const { return request_.echo && request_.logprobs; }
+  PromptPlace rank(int64_t token, int64_t previous, std::span<const float> logits) const;
   TokenLogprobs describe(int64_t token, int64_t previous, std::span<const float> logits) const;
   std::string text_of(int64_t token, int64_t previous) const;
   std::string shown_text_of(int64_t token);

@@ -16,16 +16,21 @@ const char* to_string(FinishReason reason) {
   return "?";
 }
 
+void CompletionProgress::append(CompletionProgress more) {
+  text += more.text;
+  tokens.insert(tokens.end(), more.tokens.begin(), more.tokens.end());
+  std::move(more.logprobs.begin(), more.logprobs.end(), std::back_inserter(logprobs));
+  std::move(more.prompt_logprobs.begin(), more.prompt_logprobs.end(), std::back_inserter(prompt_logprobs));
+  finished |= more.finished;
+  if (more.reason) reason = more.reason;
+}
+
 void Completion::add(CompletionProgress more) {
   {
     std::lock_guard lock(mutex_);
-    pending_.text += more.text;
-    pending_.tokens.insert(pending_.tokens.end(), more.tokens.begin(), more.tokens.end());
-    std::move(more.logprobs.begin(), more.logprobs.end(), std::back_inserter(pending_.logprobs));
     pending_.cached_tokens += more.cached_tokens;
-    pending_.finished |= more.finished;
-    if (more.reason) pending_.reason = more.reason;
     if (more.error) pending_.error = std::move(more.error);
+    pending_.append(std::move(more));
   }
   if (notify_) notify_();
 }

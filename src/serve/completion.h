@@ -26,16 +26,31 @@ struct TokenLogprobs {
   int64_t text_offset = 0;  // characters in front of it
 };
 
+// A token that may stand at a place of the prompt, as vLLM reports it.
+struct RankedToken {
+  int64_t id = 0, rank = 0;  // 1: the likeliest
+  double logprob = 0;
+  std::string token;  // its bytes as text
+};
+// Of one place: its own token, and the likeliest in descending order; empty for the first, which nothing
+// precedes.
+using PromptPlace = std::vector<RankedToken>;
+
 struct CompletionProgress {
   std::string text;  // whole characters
   std::vector<int64_t> tokens;
   std::vector<TokenLogprobs> logprobs;
-  int64_t cached_tokens = 0;  // of the prompt: their keys and values were in the cache
+  std::vector<PromptPlace> prompt_logprobs;  // a place for each token of the prompt, where they were asked for
+  int64_t cached_tokens = 0;                 // of the prompt: their keys and values were in the cache
   bool finished = false;
   std::optional<FinishReason> reason;  // when finished without an error
   std::optional<Error> error;          // when the server failed
 
-  bool empty() const { return text.empty() && tokens.empty() && logprobs.empty() && !finished; }
+  bool empty() const {
+    return text.empty() && tokens.empty() && logprobs.empty() && prompt_logprobs.empty() && !finished;
+  }
+  // Adds what came next, but for the tokens from the cache and an error.
+  void append(CompletionProgress more);
 };
 
 class Completion {

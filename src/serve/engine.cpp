@@ -226,7 +226,8 @@ batching::Submission Engine::submission_of(int64_t id, const CompletionRequest& 
           .prompt_tokens = std::ssize(request.prompt),
           .max_length = request.max_length(),
           .tokens = request.prompt,
-          .reuse = !(request.echo && request.logprobs),  // the logits of every row are wanted
+          // The logits of every row are wanted.
+          .reuse = !(request.prompt_logprobs || (request.echo && request.logprobs)),
           .salt = salt_of(request),
           .priority = request.priority,
           .tenant = request.tenant,

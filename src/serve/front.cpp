@@ -4,6 +4,14 @@
 
 namespace tessera::serve {
 
+void Front::read_apart(std::function<void()> read, std::function<void()> then) {
+  auto all = [read = std::move(read)] {
+    read();
+    return true;
+  };
+  readers_.run(all, [then = std::move(then)](bool) { then(); });
+}
+
 void Front::handle(std::shared_ptr<HttpExchange> exchange) {
   const HttpRequest& request = exchange->request();
   const std::string& path = request.path;

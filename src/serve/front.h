@@ -24,12 +24,15 @@ class Front {
         observe_(models),
         probes_(models, server, options.stuck_s),
         kserve_(models, server, readers_, probes_),
-        rest_(kserve_, options.version) {}
+        rest_(kserve_, options.version,
+              [this](auto read, auto then) { read_apart(std::move(read), std::move(then)); }) {}
 
   void handle(std::shared_ptr<HttpExchange> exchange);
   kserve::Backend& backend() { return kserve_; }
 
  private:
+  void read_apart(std::function<void()> read, std::function<void()> then);
+
   BodyReaders readers_;
   OpenAiApi openai_;
   Observe observe_;

@@ -80,8 +80,9 @@ Result<json> completion_body(const InferRequest& request, const std::string& mod
   body["prompt"] = std::move(prompt);
   if (body.value("n", json(1)) != json(1) || body.contains("best_of"))
     return invalid("'n' and 'best_of' above 1 are not served over this protocol; use POST /v1/completions");
-  if (body.contains("logprobs"))
-    return invalid("'logprobs' are not served over this protocol; use POST /v1/completions");
+  for (const char* name : {"logprobs", "prompt_logprobs"})
+    if (body.contains(name))
+      return invalid("'{}' are not served over this protocol; use POST /v1/completions", name);
   return body;
 }
 

@@ -14,14 +14,6 @@ using nlohmann::json;
 
 namespace {
 
-void append(CompletionProgress& all, CompletionProgress more) {
-  all.text += more.text;
-  all.tokens.insert(all.tokens.end(), more.tokens.begin(), more.tokens.end());
-  std::move(more.logprobs.begin(), more.logprobs.end(), std::back_inserter(all.logprobs));
-  all.finished |= more.finished;
-  if (more.reason) all.reason = more.reason;
-}
-
 // Of the answer's tokens, not the prompt's.
 double mean_logprob(const CompletionProgress& answer) {
   size_t count = std::min(answer.tokens.size(), answer.logprobs.size());
@@ -73,12 +65,15 @@ class Call : public std::enable_shared_from_this<Call> {
     for (size_t i = 0; i < choices_.size(); ++i) {
       CompletionProgress progress = take(i);
       if (progress.error) return fail(*progress.error);
-      append(collected_[i], std::move(progress));
+      collected_[i].append(std::move(progress));
     }
     if (num_finished_ < choices_.size()) return;
     json body = head(call_.chat ? "chat.completion" : "text_completion");
     auto answers = answered();
     for (size_t i = 0; i < answers.size(); ++i) body["choices"].push_back(whole(i, *answers[i]));
+    // vLLM has a chat's once beside its choices, which share the prompt.
+    if (call_.chat && call_.with_prompt_logprobs)
+      body["prompt_logprobs"] = prompt_logprobs_json(answers[0]->prompt_logprobs);
     body["usage"] = usage();
     exchange_->respond({.body = dump(body)});
     end();
@@ -86,7 +81,11 @@ class Call : public std::enable_shared_from_this<Call> {
 
   json whole(size_t choice, CompletionProgress answer) {
     auto index = static_cast<int64_t>(choice);
-    if (!call_.chat) return completion_choice(index, answer, call_.with_logprobs);
+    if (!call_.chat) {
+      json out = completion_choice(index, answer, call_.with_logprobs);
+      if (call_.with_prompt_logprobs) out["prompt_logprobs"] = prompt_logprobs_json(answer.prompt_logprobs);
+      return out;
+    }
     ChatText text = readers_[choice].read(answer);
     return chat_choice(index, text, answer, call_.with_logprobs);
   }

@@ -140,13 +140,16 @@ CallResult read_chat(const json& body, std::string_view text, const data::Tokeni
   call.model = model.name_of(adapter);
   CompletionRequest request = read_sampling(fields);
   request.adapter = adapter;
-  auto old_limit = fields.integer("max_tokens", 1, INT32_MAX),
-       limit = fields.integer("max_completion_tokens", 1, INT32_MAX);
+  read_delivery(fields, call);
+  read_prompt_logprobs(fields, request, call);
+  // Who wants to know the prompt's log probabilities may do without an answer.
+  const int64_t least = request.prompt_logprobs ? 0 : 1;
+  auto old_limit = fields.integer("max_tokens", least, INT32_MAX),
+       limit = fields.integer("max_completion_tokens", least, INT32_MAX);
   if (old_limit && limit && *old_limit != *limit)
     fields.refuse("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; give one of them");
   request.logprobs = read_logprobs(fields);
   call.with_logprobs = request.logprobs.has_value();
-  read_delivery(fields, call);
   OrderedBody ordered(text);
   auto format = read_tools(fields, ordered, model, call);
   bool may_call = call.tools.has_value();

@@ -13,7 +13,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int64_t kMaxChoices = 128, kMaxStops = 16, kMaxBiases = 1024;
+constexpr int64_t kMaxChoices = 128, kMaxStops = 16, kMaxBiases = 1024, kMaxPromptLogprobs = 20;
 constexpr int kMaxDepth = 200;
 constexpr size_t kShownBytes = 100;
 
@@ -162,6 +162,14 @@ CompletionRequest read_sampling(Fields& fields) {
   // For the caller's own book-keeping; they change no answer.
   for (const char* name : {"metadata", "store"}) fields.find(name);
   return request;
+}
+
+// REQUIRES: read_delivery() has read `call`.
+void read_prompt_logprobs(Fields& fields, CompletionRequest& request, CompletionCall& call) {
+  request.prompt_logprobs = fields.integer("prompt_logprobs", 0, kMaxPromptLogprobs);
+  call.with_prompt_logprobs = request.prompt_logprobs.has_value();
+  if (call.with_prompt_logprobs && call.stream)
+    fields.refuse("prompt_logprobs", "'prompt_logprobs' cannot be streamed; leave out 'stream'");
 }
 
 void read_delivery(Fields& fields, CompletionCall& call) {

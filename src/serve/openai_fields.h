@@ -41,6 +41,8 @@ bool is_list_of_texts(const nlohmann::json& value);
 
 // What completions and chat completions have in common, but for the prompt, the logprobs and the length.
 CompletionRequest read_sampling(Fields& fields);
+// vLLM's prompt_logprobs: so many of the likeliest tokens at each place of the prompt, beside its own.
+void read_prompt_logprobs(Fields& fields, CompletionRequest& request, CompletionCall& call);
 // n, stream, stream_options.
 void read_delivery(Fields& fields, CompletionCall& call);
 // Whether this server has it; the index of the adapter that it names, or -1.

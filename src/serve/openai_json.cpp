@@ -64,6 +64,20 @@ std::string dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+json prompt_logprobs_json(const std::vector<PromptPlace>& places) {
+  json out = json::array();
+  for (const PromptPlace& place : places) {
+    json tokens = json::object();
+    for (const RankedToken& token : place)
+      tokens[fmt::format("{}", token.id)] = {{"logprob", token.logprob},
+                                             {"rank", token.rank},
+                                             {"decoded_token", token.token},
+                                             {"bytes", token_bytes(token.token)}};
+    out.push_back(place.empty() ? json(nullptr) : std::move(tokens));
+  }
+  return out;
+}
+
 json completion_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs) {
   return {{"index", index},
           {"text", progress.text},

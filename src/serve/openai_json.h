@@ -25,6 +25,8 @@ struct ChatText {
   std::vector<ToolCall> calls;
 };
 
+// [null, {"17": {"logprob", "rank", "decoded_token", "bytes"}, ...}, ...]: vLLM's form, with bytes.
+nlohmann::json prompt_logprobs_json(const std::vector<PromptPlace>& places);
 nlohmann::json completion_choice(int64_t index, const CompletionProgress& progress, bool with_logprobs);
 nlohmann::json chat_choice(int64_t index, const ChatText& text, const CompletionProgress& progress,
                            bool with_logprobs);

@@ -106,12 +106,14 @@ CallResult read_call(const json& body, std::string_view text, const data::Tokeni
   request.logprobs = fields.integer("logprobs", 0, kMaxLogprobs);
   call.with_logprobs = request.logprobs.has_value();
   read_delivery(fields, call);
+  read_prompt_logprobs(fields, request, call);
   read_best_of(fields, request, call);
   fields.only("suffix", "");
   OrderedBody ordered(text);
   auto format = read_format(fields, ordered, false);
   std::vector<Prompt> prompts = read_prompts(fields, tokenizer);
-  if (max_tokens == 0 && !echo) fields.refuse("max_tokens", "'max_tokens' can be 0 only with echo");
+  if (max_tokens == 0 && !echo && !request.prompt_logprobs)
+    fields.refuse("max_tokens", "'max_tokens' can be 0 only with echo or prompt_logprobs");
   fields.refuse_unknown();
   if (fields.error()) return *fields.error();
 

@@ -45,7 +45,7 @@ struct CompletionCall {
   int64_t num_prompts = 1, n = 1;
   std::optional<int64_t> best_of;  // so many are made, the n likeliest answered
   bool stream = false, include_usage = false, chat = false;
-  bool with_logprobs = false;  // asked for by the client
+  bool with_logprobs = false, with_prompt_logprobs = false;  // asked for by the client
   std::optional<CalledTools> tools = {};
   std::shared_ptr<TokenClaim> claim = {};  // on the key's quota; settled by who runs the call
 

@@ -26,9 +26,10 @@ bool is_local(const std::string& host) {
 void FrontFlags::add_to(CLI::App& command) {
   command.add_option("--host", http.host, "Address to listen on")->capture_default_str();
   command.add_option("--port", http.port, "0: any free one")->capture_default_str();
-  command.add_option("--api-keys", api_keys,
-                     "TOML file of the keys that may call: [[key]] with key or sha256, tenant and, if wanted, "
-                     "requests_per_minute, tokens_per_minute, models, priority; without it everyone may");
+  command.add_option(
+      "--api-keys", api_keys,
+      "TOML file of the keys that may call: [[key]] with key or sha256, tenant and, if wanted, "
+      "requests_per_minute, tokens_per_minute, models, priority, admin; without it everyone may");
   command.add_option("--tls-cert", http.tls_certificate,
                      "PEM file of the certificate and its chain: https only");
   command.add_option("--tls-key", http.tls_key, "PEM file of its private key");
