@@ -106,6 +106,7 @@ int main(int argc, char** argv) {
   add_serve(app);
   add_recsys_train(app);
   add_recsys_serve(app);
+  add_recsys_reshard(app);
 #endif
   if (refuse_unknown_subcommand(app, {argv + 1, argv + argc})) return exit_status;
   try {

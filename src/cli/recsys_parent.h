@@ -10,7 +10,8 @@ namespace tessera::cli {
 // Adds `recsys` at the first call, finds it at later ones.
 CLI::App& recsys_parent(CLI::App& app);
 
-// `recsys serve`; built on torch.
+// `recsys serve` and `recsys reshard`; built on torch.
 void add_recsys_serve(CLI::App& app);
+void add_recsys_reshard(CLI::App& app);
 
 }  // namespace tessera::cli

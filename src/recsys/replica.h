@@ -39,6 +39,7 @@ class Replica {
 
   const GroupOptions& group(int64_t group) const;
   int64_t num_groups() const { return static_cast<int64_t>(tables_.size()); }
+  int64_t num_sources() const { return static_cast<int64_t>(heads_.size()); }
   GroupStats stats(int64_t group) const;
 
  private:

@@ -10,6 +10,7 @@ constexpr double kJoin_s = 5;                     // for both ends of a link to 
 constexpr double kListen_s = 0.5;                 // between two looks whether the door is to be closed
 constexpr double kSuspect_s = 2;                  // a door whose link broke is not called at again for so long
 constexpr double kPause_s = 0.02;                 // between two tries
+constexpr double kLookAgain_s = 0.2;              // between two looks whether a role is given up
 constexpr double kNoLimit_s = 1e8;                // links may idle; the death of a peer ends a wait at once
 constexpr uint64_t kLongest = uint64_t{4} << 30;  // bytes of a message
 
@@ -151,7 +152,14 @@ void Door::serve(Group& group) {
 // A process that died leaves its door in the store until somebody sees that it is gone.
 Result<std::string> Caller::find_door(Deadline deadline) {
   for (;;) {
-    TESSERA_ASSIGN_OR_RETURN(std::string door, meeting_.store->get(keys_of(role_) + "door", deadline));
+    const std::string key = keys_of(role_) + "door";
+    auto there = meeting_.store->get(key, given_up_ ? std::min(deadline, Deadline::after(kLookAgain_s),
+                                                               [](auto& a, auto& b) { return a.at < b.at; })
+                                                    : deadline);
+    if (!there && given_up_ && given_up_())
+      return make_error(ErrorCode::unavailable, "{} is there no more", role_);
+    if (!there && given_up_ && !deadline.passed()) continue;
+    TESSERA_ASSIGN_OR_RETURN(std::string door, std::move(there));
     {
       std::lock_guard lock(mutex_);
       if (door != door_ || Clock::now() >= suspect_until_) return door_ = door;
@@ -218,6 +226,7 @@ Result<Message> Caller::finish(Pending pending) {
       if (!broken) return bytes;
       last = *broken;
     }
+    if (given_up_ && given_up_()) return make_error(ErrorCode::unavailable, "{} is there no more", role_);
     if (!deadline) deadline = Deadline::after(meeting_.patience_s);
     if (deadline->passed())
       return make_error(ErrorCode::unavailable, "{} has been away for {:.0f} s: {}", role_, meeting_.patience_s,

@@ -73,7 +73,9 @@ class Door {
 
 class Caller {
  public:
-  Caller(Meeting meeting, std::string role) : meeting_(std::move(meeting)), role_(std::move(role)) {}
+  // `given_up`: whether nobody will open that door again; calls then end with `unavailable` at once.
+  Caller(Meeting meeting, std::string role, std::function<bool()> given_up = {})
+      : meeting_(std::move(meeting)), role_(std::move(role)), given_up_(std::move(given_up)) {}
 
   // The answer, or the error that the other role answered with; when the role stays away for longer than
   // patience_s, an error that names it.
@@ -99,6 +101,7 @@ class Caller {
 
   Meeting meeting_;
   std::string role_;
+  std::function<bool()> given_up_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Group>> idle_;
   std::string door_;                 // the last one that links were made at

@@ -107,11 +107,11 @@ class RemoteWorker : public EmbeddingWorker {
     return files;
   }
 
-  Status save_version(const std::string& folder, const VersionRequest& version) override {
+  Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) override {
     MessageWriter message;
     message.value(WorkerRequest::save_version).text(folder).value(version);
-    auto answer = callers_[0]->call(message.take());
-    return answer ? Status() : Status(answer.error());
+    TESSERA_ASSIGN_OR_RETURN(Message answer, callers_[0]->call(message.take()));
+    return only_value<int64_t>(answer);
   }
 
   Result<recsys_train::Traffic> traffic() override {
@@ -204,8 +204,8 @@ Result<Message> answer_save_version(EmbeddingWorker& worker, MessageReader& requ
   std::string folder = request.text();
   auto version = request.value<VersionRequest>();
   TESSERA_RETURN_IF_ERROR(request.end());
-  TESSERA_RETURN_IF_ERROR(worker.save_version(folder, version));
-  return Message();
+  TESSERA_ASSIGN_OR_RETURN(int64_t servers, worker.save_version(folder, version));
+  return MessageWriter().value(servers).take();
 }
 
 Result<Message> answer_finish_save(EmbeddingWorker& worker, MessageReader& request) {

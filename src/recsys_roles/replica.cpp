@@ -1,11 +1,7 @@
 #include "recsys_roles/replica.h"
 
-#include <algorithm>
-#include <filesystem>
-#include <fstream>
-
-#include "comm/socket.h"
 #include "core/log.h"
+#include "recsys_roles/copy_file.h"
 #include "recsys_roles/remote_loader.h"
 #include "recsys_roles/remote_servers.h"
 
@@ -14,8 +10,7 @@ namespace {
 
 using recsys_train::ServedStore;
 
-constexpr uint64_t kPiece = 8 << 20;  // bytes of a copy in one message
-constexpr double kHear_s = 0.5;       // between two looks whether the replica is to end
+constexpr double kHear_s = 0.5;  // between two looks whether the replica is to end
 
 enum class ChainRequest : uint8_t { begin_copy, read_copy, end_copy };
 
@@ -31,23 +26,6 @@ std::string chain_role(int64_t number) {
 Result<int64_t> term_of(Store& store, int64_t number) {
   return store.add(fmt::format("recsys-term/{}", number), 0);
 }
-
-// A file of this process that is gone with it, or sooner.
-class CopyFile {
- public:
-  CopyFile()
-      : path_((std::filesystem::temp_directory_path() / ("tessera-copy-" + comm::random_name())).string()) {}
-  ~CopyFile() {
-    std::error_code failure;
-    std::filesystem::remove(path_, failure);
-  }
-  CopyFile(const CopyFile&) = delete;
-  CopyFile& operator=(const CopyFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // ---- the server's end ----
 
@@ -97,20 +75,13 @@ class ServerChain : public Chain {
     file_ = std::make_unique<CopyFile>();
     std::vector<uint64_t> applied;
     TESSERA_RETURN_IF_ERROR(store_.copy_to(file_->path(), applied));
-    std::error_code failure;
-    const uint64_t bytes = std::filesystem::file_size(file_->path(), failure);
-    if (failure) return make_error(ErrorCode::data_loss, "{}: {}", file_->path(), failure.message());
+    TESSERA_ASSIGN_OR_RETURN(const uint64_t bytes, bytes_of_file(file_->path()));
     return MessageWriter().value(bytes).array(applied).take();
   }
 
   Result<Message> read_copy(uint64_t offset) {
     if (!file_) return make_error(ErrorCode::not_found, "no copy of the rows was begun");
-    std::vector<char> piece(kPiece);
-    std::ifstream file(file_->path(), std::ios::binary);
-    file.seekg(static_cast<std::streamoff>(offset));
-    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    piece.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
-    return MessageWriter().array(piece).take();
+    return read_piece(file_->path(), offset);
   }
 
   ServedStore& store_;
@@ -123,20 +94,6 @@ class ServerChain : public Chain {
 
 // ---- the replica's end ----
 
-Status fetch_piece(Caller& server, uint64_t& offset, std::ofstream& file, const std::string& path) {
-  MessageWriter request;
-  request.value(ChainRequest::read_copy).value(offset);
-  TESSERA_ASSIGN_OR_RETURN(Message bytes, server.call(request.take()));
-  MessageReader reader(bytes);
-  auto piece = reader.array<char>();
-  TESSERA_RETURN_IF_ERROR(reader.end());
-  if (piece.empty()) return make_error(ErrorCode::data_loss, "the copy of the rows ends at byte {}", offset);
-  file.write(piece.data(), static_cast<std::streamsize>(piece.size()));
-  if (!file) return make_error(ErrorCode::resource_exhausted, "{}: no room for a copy of the rows", path);
-  offset += piece.size();
-  return {};
-}
-
 // What the server holds between two puts.
 Status take_copy(Caller& server, ServedStore& store) {
   TESSERA_ASSIGN_OR_RETURN(
@@ -146,10 +103,10 @@ Status take_copy(Caller& server, ServedStore& store) {
   const auto applied = reader.array<uint64_t>();
   TESSERA_RETURN_IF_ERROR(reader.end());
   CopyFile copy;
-  std::ofstream file(copy.path(), std::ios::binary);
-  for (uint64_t offset = 0; offset < bytes;)
-    TESSERA_RETURN_IF_ERROR(fetch_piece(server, offset, file, copy.path()));
-  file.close();
+  auto piece = [](uint64_t offset) {
+    return MessageWriter().value(ChainRequest::read_copy).value(offset).take();
+  };
+  TESSERA_RETURN_IF_ERROR(fetch_file(server, piece, bytes, copy.path()));
   TESSERA_RETURN_IF_ERROR(store.adopt(copy.path(), applied));
   // Should this fail, the server's file goes with the next copy.
   (void)server.call(MessageWriter().value(ChainRequest::end_copy).value(uint64_t{0}).take()).ok();

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "core/nearest.h"
+#include "recsys_roles/mover.h"
 #include "recsys_roles/remote_loader.h"
 #include "recsys_roles/remote_servers.h"
 #include "recsys_roles/remote_worker.h"
@@ -62,10 +63,17 @@ class ServerRole : public ServingRole {
                                                    const Place& place) {
     auto role = std::make_unique<ServerRole>();
     TESSERA_ASSIGN_OR_RETURN(EmbeddingPlan plan, await_plan(run, place));
+    TESSERA_ASSIGN_OR_RETURN(ServerMap map, read_map(*place.meeting.store, run.servers));
+    ServingOptions serving = serving_options(run);
+    if (name.number >= map.servers) serving.resume.clear();  // its rows will come from the others
     TESSERA_ASSIGN_OR_RETURN(role->store_, ServedStore::open({.groups = plan.store_groups,
                                                               .memory_files = place.memory,
                                                               .disk = disk_of(run, name)},
-                                                             serving_options(run), name.number, run.servers));
+                                                             serving, name.number, map.servers));
+    role->store_->take_seat({.server = name.number, .servers = map.servers, .map = map.number});
+    // A process before this one may have died in the middle of a move.
+    TESSERA_RETURN_IF_ERROR(role->store_->clean());
+    TESSERA_ASSIGN_OR_RETURN(role->moves_, MoveEnd::open(place.meeting, name.number, *role->store_));
     if (run.replicas > 0) {
       TESSERA_ASSIGN_OR_RETURN(role->chain_, Chain::open(place.meeting, name.number, *role->store_));
     }
@@ -75,6 +83,7 @@ class ServerRole : public ServingRole {
 
  private:
   std::unique_ptr<ServedStore> store_;
+  std::unique_ptr<MoveEnd> moves_;
   std::unique_ptr<Chain> chain_;
   std::unique_ptr<Door> door_;
 };

@@ -9,6 +9,9 @@
 // servers, and its stateless roles and replicas are started again on the hosts that are left (hosts.h,
 // replica.h). This does not hold for the host of the store, and not for one with a trainer: then the job ends.
 //
+// The number of embedding servers may change while the job runs (mover.h), on an order left in the run's folder
+// (reshard.h). New ones start on the host of the store, unless another host has started them with --roles.
+//
 // Errors end the job: a role ends by itself with an error, or was replaced too often. Threads: one, which must
 // live as long as the roles.
 #pragma once
@@ -16,6 +19,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "recsys_roles/mover.h"
 #include "recsys_roles/role.h"
 #include "resilience/event.h"
 #include "resilience/launcher.h"
@@ -29,8 +33,10 @@ struct Strike {
   int64_t step = 0;
   bool host = false;  // instead of a role: this host goes, with all its processes and memory, and tells nobody
   bool slow = false;  // instead of the signal: from then on it runs for a quarter of the time
+  std::optional<MovePhase> phase;  // instead of a step: in that phase of a change of the number of servers
 };
-Result<Strike> parse_strike(const std::string& text);  // "server:1:kill@40", "worker:0:stop@7", "host:kill@9"
+// "server:1:kill@40", "worker:0:stop@7", "host:kill@9", "server:0:kill@hand-over"
+Result<Strike> parse_strike(const std::string& text);
 
 struct SupervisorOptions {
   recsys_train::RunConfig run;
@@ -46,7 +52,7 @@ struct SupervisorOptions {
   double start_s = 120;               // the same before its first one
   double host_silence_s = 4;          // without one of a supervisor, its host is gone
   std::vector<Strike> strikes;
-  std::filesystem::path run_dir;  // events.jsonl and logs; empty: none
+  std::filesystem::path run_dir;  // events.jsonl, logs, and where orders come to; empty: none
   std::function<void(const resilience::Event&)> on_event;
   std::function<void(const resilience::OutputLine&, const RoleName&)> on_line;
   std::function<void(const std::string& store_address)> on_meet;

@@ -221,7 +221,10 @@ Status ServedModel::look() {
 Result<std::shared_ptr<const ServedModel::State>> ServedModel::start_over(const ExportedVersion& newest) const {
   TESSERA_ASSIGN_OR_RETURN(ExportedModel model, recsys_train::read_exported_model(options_.folder));
   auto state = std::make_shared<State>();
-  TESSERA_ASSIGN_OR_RETURN(state->rows, recsys::Replica::create(model.store_groups, model.num_servers));
+  TESSERA_ASSIGN_OR_RETURN(ExportedVersion base,
+                           recsys_train::read_exported_version(options_.folder, newest.base));
+  const auto servers = static_cast<int64_t>(base.rows.size());
+  TESSERA_ASSIGN_OR_RETURN(state->rows, recsys::Replica::create(model.store_groups, servers));
   TESSERA_ASSIGN_OR_RETURN(state->weights, recsys_train::make_dense_model(model));
   state->model = std::make_shared<const ExportedModel>(std::move(model));
   TESSERA_RETURN_IF_ERROR(
@@ -236,9 +239,9 @@ Status ServedModel::catch_up(const State& state, int64_t from, const ExportedVer
   for (int64_t number = from + 1; number <= newest.number; ++number) {
     TESSERA_ASSIGN_OR_RETURN(ExportedVersion version,
                              recsys_train::read_exported_version(options_.folder, number));
-    if (static_cast<int64_t>(version.rows.size()) != state.model->num_servers)
-      return make_error(ErrorCode::data_loss, "version {} has rows of {} servers, the model has {}", number,
-                        version.rows.size(), state.model->num_servers);
+    if (static_cast<int64_t>(version.rows.size()) != state.rows->num_sources())
+      return make_error(ErrorCode::data_loss, "version {} has rows of {} servers, the one before has {}", number,
+                        version.rows.size(), state.rows->num_sources());
     for (size_t s = 0; s < version.rows.size(); ++s)
       TESSERA_RETURN_IF_ERROR(
           state.rows->apply(static_cast<int64_t>(s), (options_.folder / version.rows[s]).string()));

@@ -370,7 +370,6 @@ Status Exporter::write(const Order& order, bool full) {
   const VersionRequest request{.number = number, .full = full, .id = next_request_++};
   ExportedVersion version{
       .number = number, .base = full ? number : base_, .step = order.step, .time = unix_time()};
-  for (int64_t s = 0; s < num_servers_; ++s) version.rows.push_back(version_rows_file(s, request));
   version.dense = fmt::format("dense-{}.safetensors", number);
   if (Status status = write_files(order, request, version); !status.ok()) {
     remove_files(version);
@@ -384,9 +383,11 @@ Status Exporter::write(const Order& order, bool full) {
   return {};
 }
 
-Status Exporter::write_files(const Order& order, const VersionRequest& request,
-                             const ExportedVersion& version) {
-  TESSERA_RETURN_IF_ERROR(worker_.save_version(options_.folder.string(), request));
+Status Exporter::write_files(const Order& order, const VersionRequest& request, ExportedVersion& version) {
+  auto servers = worker_.save_version(options_.folder.string(), request);
+  for (int64_t s = 0; s < (servers ? *servers : num_servers_); ++s)
+    version.rows.push_back(version_rows_file(s, request));
+  if (!servers) return servers.error();
   TESSERA_RETURN_IF_ERROR(write_dense(options_.folder / version.dense, dense_.parameters(), order.weights));
   json out = {{"number", version.number}, {"base", version.base},   {"step", version.step},
               {"time", version.time},     {"dense", version.dense}, {"rows", version.rows}};

@@ -35,7 +35,7 @@ struct ExportedModel {
   recsys_data::EncodedFeatures features;
   LookupPlan lookup;
   std::vector<recsys::GroupOptions> store_groups;  // what decides the layout and the first values of rows
-  int64_t num_servers = 1;
+  int64_t num_servers = 1;                         // that the run began with
 };
 struct RunConfig;
 struct Setup;
@@ -53,7 +53,7 @@ struct ExportedVersion {
   int64_t number = 0, base = 0, step = 0;
   double time = 0;
   std::string dense;
-  std::vector<std::string> rows;  // of each server
+  std::vector<std::string> rows;  // of each server; as many as at the base
 };
 Result<ExportedVersion> read_exported_version(const std::filesystem::path& folder, int64_t number);
 // The number of the newest version; 0: none.
@@ -90,7 +90,7 @@ class Exporter {
   void work();
   Status write(const Order& order);
   Status write(const Order& order, bool full);
-  Status write_files(const Order& order, const VersionRequest& request, const ExportedVersion& version);
+  Status write_files(const Order& order, const VersionRequest& request, ExportedVersion& version);
   void remove_files(const ExportedVersion& version) const;
   void remove_old();
 

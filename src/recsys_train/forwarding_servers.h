@@ -27,7 +27,7 @@ class ForwardingServers : public EmbeddingServers {
   Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) override {
     return servers_.finish_save(step);
   }
-  Status save_version(const std::string& folder, const VersionRequest& version) override {
+  Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) override {
     return servers_.save_version(folder, version);
   }
   Traffic traffic() const override { return servers_.traffic(); }

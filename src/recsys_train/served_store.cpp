@@ -69,9 +69,11 @@ bool ServedStore::is_next(int64_t group, int64_t part, uint64_t sequence) {
   return true;
 }
 
-Status ServedStore::await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock) {
+Status ServedStore::await_steps(int64_t group, int64_t steps, uint64_t map,
+                                std::unique_lock<std::mutex>& lock) {
   auto until = Deadline::after(options_.timeout_s).at;
-  if (changed_.wait_until(lock, until, [&] { return applied_steps(group) >= steps; })) return {};
+  if (changed_.wait_until(lock, until, [&] { return is_stale(map) || applied_steps(group) >= steps; }))
+    return is_stale(map) ? Status(moved()) : Status();
   return make_error(ErrorCode::deadline_exceeded,
                     "a get needs the gradients of {} steps in group {}; after {:.0f} s there are {}", steps,
                     store_->group(group).name, options_.timeout_s, applied_steps(group));
@@ -79,17 +81,18 @@ Status ServedStore::await_steps(int64_t group, int64_t steps, std::unique_lock<s
 
 Status ServedStore::get(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
                         const GetOptions& options, int64_t* applied_before) {
+  if (options.map != kAnyMap) return get_by_map(group, ids, rows, options, applied_before);
   if (options.needs_step > 0 || applied_before != nullptr) {
     std::unique_lock lock(mutex_);
-    TESSERA_RETURN_IF_ERROR(await_steps(group, options.needs_step, lock));
+    TESSERA_RETURN_IF_ERROR(await_steps(group, options.needs_step, kAnyMap, lock));
     if (applied_before != nullptr) *applied_before = applied_steps(group);
   }
   return store_->get(group, ids, rows, options.access);
 }
 
 Status ServedStore::put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-                        const recsys::PutOptions& options) {
-  TESSERA_RETURN_IF_ERROR(put_once(group, ids, gradients, options));
+                        const recsys::PutOptions& options, uint64_t map) {
+  TESSERA_RETURN_IF_ERROR(put_once(group, ids, gradients, options, map));
   if (options.sequence == 0) return {};
   std::unique_lock lock(mutex_);
   auto forward = forward_;
@@ -103,7 +106,7 @@ void ServedStore::forward_to(Forward forward) {
 }
 
 Status ServedStore::put_once(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-                             const recsys::PutOptions& options) {
+                             const recsys::PutOptions& options, uint64_t map) {
   if (options.sequence == 0) {
     auto counted = store_->put(group, ids, gradients, options);
     return counted.ok() ? Status() : Status(counted.error());
@@ -115,9 +118,10 @@ Status ServedStore::put_once(int64_t group, std::span<const uint64_t> ids, std::
                       options.sender, group, options_.parts, groups);
   // A sender that died may have left its put under way when the next one repeats it.
   auto may_go = [&] {
+    if (is_stale(map)) return true;  // it is told so
     if (copying_ || is_busy(group, part)) return false;
-    return options.sequence <= applied(group, part) || !options_.ordered ||
-           is_next(group, part, options.sequence);
+    if (options.sequence <= applied(group, part)) return true;
+    return options.sequence <= hold_ && (!options_.ordered || is_next(group, part, options.sequence));
   };
   {
     std::unique_lock lock(mutex_);
@@ -126,8 +130,9 @@ Status ServedStore::put_once(int64_t group, std::span<const uint64_t> ids, std::
       return make_error(ErrorCode::deadline_exceeded,
                         "the put of step {} part {} waited {:.0f} s for the puts before it",
                         options.sequence - 1, part, options_.timeout_s);
+    if (is_stale(map)) return moved();
     if (options.sequence <= applied(group, part)) return {};
-    busy_.insert(options.sender);
+    busy_[options.sender] = options.sequence;
   }
   auto counted = store_->put(group, ids, gradients, options);
   {
@@ -192,21 +197,23 @@ bool ServedStore::has_adopted() const {
   return store_->applied(kAdopted) != 0;
 }
 
-Status ServedStore::await_cut(int64_t step) {
+Status ServedStore::await_cut(int64_t step, uint64_t map) {
   std::unique_lock lock(mutex_);
   for (int64_t group = 0; group < store_->num_groups(); ++group)
-    TESSERA_RETURN_IF_ERROR(await_steps(group, step, lock));
-  const uint64_t latest = *std::max_element(applied_.begin(), applied_.end());
-  if (latest <= static_cast<uint64_t>(step)) return {};
-  return make_error(ErrorCode::aborted, "gradients of step {} came before the cut at step {}", latest - 1,
-                    step);
+    TESSERA_RETURN_IF_ERROR(await_steps(group, step, map, lock));
+  TESSERA_RETURN_IF_ERROR(await_motion(map, true, lock));
+  const uint64_t last = *std::max_element(applied_.begin(), applied_.end());
+  save_pending_ = last <= static_cast<uint64_t>(step);
+  if (save_pending_) return {};
+  return make_error(ErrorCode::aborted, "gradients of step {} came before the cut at step {}", last - 1, step);
 }
 
-Status ServedStore::begin_save(const std::string& folder, const std::string& name, int64_t step, bool full) {
+Status ServedStore::begin_save(const std::string& folder, const std::string& name, int64_t step, bool full,
+                               uint64_t map) {
   std::lock_guard one_at_a_time(saving_);
   if (saved_step_ == step) return {};
   if (writer_.joinable()) writer_.join();
-  TESSERA_RETURN_IF_ERROR(await_cut(step));
+  TESSERA_RETURN_IF_ERROR(await_cut(step, map));
   saved_step_ = step;
   std::promise<Status> cut;
   auto is_cut = cut.get_future();
@@ -237,11 +244,19 @@ Result<std::vector<std::string>> ServedStore::finish_save(int64_t step) {
     return make_error(ErrorCode::aborted, "the rows of step {} are lost: the server was replaced meanwhile",
                       step);
   if (writer_.joinable()) writer_.join();
+  {
+    std::lock_guard lock(mutex_);
+    save_pending_ = false;
+  }
   if (!saved_.ok()) return saved_.error();
   return saved_files_;
 }
 
-Status ServedStore::save_version(const std::string& path, const VersionRequest& version) {
+Status ServedStore::save_version(const std::string& path, const VersionRequest& version, uint64_t map) {
+  {
+    std::unique_lock lock(mutex_);
+    TESSERA_RETURN_IF_ERROR(await_motion(map, true, lock));
+  }
   std::lock_guard one_at_a_time(versioning_);
   if (version_ && version_->id == version.id) return versioned_;
   if (!version.full && (!version_ || !versioned_.ok() || version_->id + 1 != version.id))
@@ -249,19 +264,21 @@ Status ServedStore::save_version(const std::string& path, const VersionRequest& 
   using Kind = recsys::Store::SnapshotKind;
   auto info = store_->save(path, version.full ? Kind::full : Kind::delta, {}, recsys::SnapshotChain::versions);
   version_ = version;
-  versioned_ = info ? Status() : Status(info.error());
+  versioned_ = info ? check_seat(map) : Status(info.error());
   return versioned_;
 }
 
-Result<uint64_t> ServedStore::digest(int64_t group, int64_t step) {
+Result<uint64_t> ServedStore::digest(int64_t group, int64_t step, uint64_t map) {
   uint64_t sum = 0;
   {
     std::unique_lock lock(mutex_);
-    TESSERA_RETURN_IF_ERROR(await_steps(group, step, lock));
+    TESSERA_RETURN_IF_ERROR(await_steps(group, step, map, lock));
+    TESSERA_RETURN_IF_ERROR(await_motion(map, true, lock));
   }
   TESSERA_RETURN_IF_ERROR(store_->for_each(group, [&](uint64_t, std::span<const std::byte> record) {
     sum += hash64(record, static_cast<uint64_t>(group));
   }));
+  TESSERA_RETURN_IF_ERROR(check_seat(map));
   return sum;
 }
 

@@ -12,10 +12,10 @@
 #include <condition_variable>
 #include <functional>
 #include <future>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -32,9 +32,18 @@ struct ServingOptions {
   std::string resume;  // folder of a checkpoint (checkpoint.h) whose rows a fresh store takes; empty: none
 };
 
+// The number of servers may change while they serve. Each such map of servers has a number; who asks for rows
+// says which map it went by.
+constexpr uint64_t kAnyMap = UINT64_MAX;  // of callers for whom nothing moves
+struct ServerSeat {
+  int64_t server = 0, servers = 1;
+  uint64_t map = 0;
+};
+
 struct GetOptions {
   recsys::Access access = recsys::Access::train;
   int64_t needs_step = 0;  // every put of the steps before this one must have been applied
+  uint64_t map = kAnyMap;
 };
 
 // A version of the rows for those who serve them (export.h).
@@ -65,23 +74,24 @@ class ServedStore {
              int64_t* applied = nullptr);
   // A put with a sequence is applied once, however often it comes.
   Status put(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-             const recsys::PutOptions& options);
+             const recsys::PutOptions& options, uint64_t map = kAnyMap);
 
   // Sum of the hashes of all records of a group once every put of the steps before `step` has been applied:
   // equal for equal rows, however many servers they lie on.
-  Result<uint64_t> digest(int64_t group, int64_t step);
+  Result<uint64_t> digest(int64_t group, int64_t step, uint64_t map = kAnyMap);
 
   // Cuts a snapshot of the rows once every put of the steps before `step` has been applied, and writes it to
   // FOLDER/name beside others' work: what changed since this store's last one, or everything where `full`, or
   // where there is none. Returns when the cut is made. Fails when a later put came before it. A save that was
   // begun is not begun again.
-  Status begin_save(const std::string& folder, const std::string& name, int64_t step, bool full);
+  Status begin_save(const std::string& folder, const std::string& name, int64_t step, bool full,
+                    uint64_t map = kAnyMap);
   // Waits for it. Names of the files, from the last full one on, that make up the rows.
   Result<std::vector<std::string>> finish_save(int64_t step);
 
   // Returns when the file is whole. Fails with not_found where the version that a delta builds on is not the
   // last one here, as in a process that took another's place.
-  Status save_version(const std::string& path, const VersionRequest& version);
+  Status save_version(const std::string& path, const VersionRequest& version, uint64_t map = kAnyMap);
 
   // ---- a replica of this store elsewhere (recsys_roles/replica.h) ----
   using Forward = std::function<Status(int64_t group, std::span<const uint64_t> ids,
@@ -95,6 +105,26 @@ class ServedStore {
   Status adopt(const std::string& path, std::span<const uint64_t> applied);
   bool has_adopted() const;
 
+  // ---- another number of servers (recsys_roles/mover.h); served_move.cpp ----
+  // A request that went by another map than this one's is refused with `unavailable`: its sender looks for the
+  // new map and asks those who own the ids now. Ends hold_at() and stand_still(). Until clean(), digests and
+  // saves wait.
+  void take_seat(const ServerSeat& seat);
+  // Removes the rows that belong to other servers.
+  Status clean();
+  // The last sequence of any sender that is in the rows or on its way there.
+  uint64_t latest();
+  // Puts of this step and later wait from now on. Fails with `aborted` when there was one already.
+  Status hold_at(int64_t step);
+  enum class Stand : uint8_t { not_yet, saving, still };
+  // Whether all puts before the step of hold_at() are in the rows. If so, nothing changes any more until
+  // release() or take_seat(): gets and saves wait as well. `saving`: a checkpoint has been begun and not
+  // finished, and it is to be of one map.
+  Stand stand_still(int64_t step);
+  void release();
+  // For rows that came from elsewhere: as if the puts of all earlier steps had been made here.
+  Status begin_at(int64_t step);
+
   recsys::Store& store() { return *store_; }
 
  private:
@@ -105,22 +135,34 @@ class ServedStore {
     return busy_.contains(sender_of(part, group, store_->num_groups()));
   }
   int64_t applied_steps(int64_t group);
-  Status await_steps(int64_t group, int64_t steps, std::unique_lock<std::mutex>& lock);
+  Status await_steps(int64_t group, int64_t steps, uint64_t map, std::unique_lock<std::mutex>& lock);
+  bool is_stale(uint64_t map) const { return map != kAnyMap && map != seat_.map; }
+  Error moved() const;
+  Status await_motion(uint64_t map, bool clean, std::unique_lock<std::mutex>& lock);
+  Status check_seat(uint64_t map);
+  Status get_by_map(int64_t group, std::span<const uint64_t> ids, std::span<float> rows,
+                    const GetOptions& options, int64_t* applied);
   bool is_next(int64_t group, int64_t part, uint64_t sequence);
   Status put_once(int64_t group, std::span<const uint64_t> ids, std::span<const float> gradients,
-                  const recsys::PutOptions& options);
+                  const recsys::PutOptions& options, uint64_t map);
   bool fresh();
   Status start_at(int64_t step);
-  Status await_cut(int64_t step);
+  Status await_cut(int64_t step, uint64_t map);
   void write(const std::string& folder, const std::string& name, bool full, std::promise<Status> cut);
 
   std::unique_ptr<recsys::Store> store_;
   ServingOptions options_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::set<uint64_t> busy_;        // senders whose put is under way
-  std::vector<uint64_t> applied_;  // last sequence of each part in each store group
-  bool copying_ = false;           // puts wait for the cut
+  std::map<uint64_t, uint64_t> busy_;  // senders whose put is under way, and its sequence
+  std::vector<uint64_t> applied_;      // last sequence of each part in each store group
+  bool copying_ = false;               // puts wait for the cut
+  ServerSeat seat_;
+  uint64_t hold_ = UINT64_MAX;  // puts of later sequences wait
+  bool still_ = false;          // so does everything else
+  bool cleaning_ = false;       // there are rows of others
+  bool save_pending_ = false;   // between begin_save() and finish_save()
+  int64_t reading_ = 0;         // gets by map under way
   std::shared_ptr<const Forward> forward_;
 
   std::mutex saving_;  // what follows

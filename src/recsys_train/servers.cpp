@@ -70,11 +70,11 @@ class LocalServers : public EmbeddingServers {
     return sum;
   }
 
-  Status save_version(const std::string& folder, const VersionRequest& version) override {
+  Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) override {
     for (int64_t i = 0; i < num_servers(); ++i)
       TESSERA_RETURN_IF_ERROR(
           stores_[static_cast<size_t>(i)]->save_version(folder + "/" + version_rows_file(i, version), version));
-    return {};
+    return num_servers();
   }
 
  private:

@@ -39,8 +39,9 @@ class EmbeddingServers {
   // As ServedStore, of all servers: server I writes FOLDER/step-T/server-I.rows.
   virtual Status begin_save(const std::string& folder, int64_t step, bool full) = 0;
   virtual Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) = 0;
-  // As ServedStore, of all servers: server I writes FOLDER/version_rows_file(I, ...).
-  virtual Status save_version(const std::string& folder, const VersionRequest& version) = 0;
+  // As ServedStore, of all servers: server I writes FOLDER/version_rows_file(I, ...). Returns how many there
+  // are.
+  virtual Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) = 0;
   virtual Traffic traffic() const { return {}; }
 };
 

@@ -33,7 +33,7 @@ class CountingServers : public EmbeddingServers {
   Result<recsys::GroupStats> stats(int64_t) override { return recsys::GroupStats{}; }
   Result<uint64_t> digest(int64_t, int64_t) override { return uint64_t{0}; }
   Status begin_save(const std::string&, int64_t, bool) override { return {}; }
-  Status save_version(const std::string&, const VersionRequest&) override { return {}; }
+  Result<int64_t> save_version(const std::string&, const VersionRequest&) override { return num_servers(); }
   Result<std::vector<std::vector<std::string>>> finish_save(int64_t) override {
     return std::vector<std::vector<std::string>>{};
   }

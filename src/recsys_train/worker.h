@@ -44,7 +44,7 @@ class EmbeddingWorker {
   // As EmbeddingServers.
   virtual Status begin_save(const std::string& folder, int64_t step, bool full) = 0;
   virtual Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) = 0;
-  virtual Status save_version(const std::string& folder, const VersionRequest& version) = 0;
+  virtual Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) = 0;
   virtual Result<Traffic> traffic() = 0;
 };
 
@@ -65,7 +65,7 @@ class LocalWorker : public EmbeddingWorker {
   Result<std::vector<std::vector<std::string>>> finish_save(int64_t step) override {
     return servers_.finish_save(step);
   }
-  Status save_version(const std::string& folder, const VersionRequest& version) override {
+  Result<int64_t> save_version(const std::string& folder, const VersionRequest& version) override {
     return servers_.save_version(folder, version);
   }
   Result<Traffic> traffic() override { return servers_.traffic(); }

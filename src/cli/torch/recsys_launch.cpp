@@ -18,7 +18,8 @@ Result<std::vector<RoleName>> roles_to_start(const std::string& text, const recs
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
     TESSERA_ASSIGN_OR_RETURN(RoleName role, recsys_roles::parse_role(text.substr(begin, end - begin)));
-    if (std::find(all.begin(), all.end(), role) == all.end())
+    const bool spare = role.kind == RoleName::server && run.replicas == 0;  // for `recsys reshard`
+    if (!spare && std::find(all.begin(), all.end(), role) == all.end())
       return invalid(
           "--roles {}: the job has {} servers with {} replicas each, {} workers and {} trainers, counted from "
           "0",
@@ -60,7 +61,7 @@ Result<SupervisorOptions> recsys_launch_options(const RecsysLaunch& launch) {
     return invalid("--join needs the job's token in the environment variable TESSERA_TOKEN");
   options.keep_memory = launch.keep_memory;
   options.max_restarts = launch.max_restarts;
-  options.run_dir = launch.run_dir;
+  options.run_dir = launch.run_dir.empty() && launch.join.empty() ? options.run.run_dir : launch.run_dir;
   return options;
 }
 
