@@ -133,9 +133,12 @@ def test_a_killed_role_changes_no_bit(launch, alone, tmp_path, role):
 
 def test_a_stopped_server_is_named_and_replaced(launch, alone, tmp_path):
     words = [*RUN, "train.epochs=8"]
-    result = launch(tmp_path, [*words, "train.servers=2"], "--fault", "server:0:stop@100")
+    report = tmp_path / "report.html"
+    result = launch(tmp_path, [*words, "train.servers=2", f"train.run_dir={tmp_path}", "--report", report], "--fault",
+                    "server:0:stop@100")
     assert result.returncode == 0, result.stderr
     assert "server:0 gave no sign of life" in result.stderr
+    assert "server:0 gave no sign of life" in report.read_text()
     assert bits(tmp_path) == alone(words)
 
 

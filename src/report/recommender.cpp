@@ -154,6 +154,13 @@ std::string recommender_speed(const RunFiles& files) {
          stacked_bars_html(bars);
 }
 
+// Roles that were lost, stopped or slow, hosts, and changes of the number of servers.
+std::string recommender_events(const RunFiles& files) {
+  if (files.events.empty())
+    return missing_html("events.jsonl is not there: only jobs of `tessera launch` have roles that can be lost");
+  return failures_section(files);
+}
+
 std::string recommender_staleness(const RunFiles& files) {
   const Json& groups = list_at(files.recommender, "groups");
   StackedBars bars{.parts = {}, .rows = {}, .expected_name = "", .print = number_text};

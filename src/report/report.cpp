@@ -36,6 +36,7 @@ constexpr std::array kRecommenderSections = {
     Section{"speed", "Samples per second and stage", recommender_speed},
     Section{"staleness", "Staleness", recommender_staleness},
     Section{"traffic", "Cache and wire", recommender_traffic},
+    Section{"events", "Roles lost, slow or moved", recommender_events},
     Section{"rows", "Rows", recommender_rows},
     Section{"card", "Card of the run", card_section},
 };

@@ -24,6 +24,7 @@ std::string recommender_loss(const RunFiles& files);
 std::string recommender_quality(const RunFiles& files);
 std::string recommender_speed(const RunFiles& files);
 std::string recommender_staleness(const RunFiles& files);
+std::string recommender_events(const RunFiles& files);
 std::string recommender_traffic(const RunFiles& files);
 std::string recommender_rows(const RunFiles& files);
 
