@@ -16,7 +16,8 @@ namespace {
 
 using recsys_roles::ReshardStatus;
 
-constexpr double kTaken_s = 15;  // for the launcher to take an order
+constexpr double kTaken_s = 15;    // for the launcher to take an order
+constexpr double kSilent_s = 600;  // of a launcher that took one; a copy of many rows says nothing meanwhile
 constexpr double kLook_s = 0.05;
 
 struct Arguments {
@@ -26,13 +27,21 @@ struct Arguments {
 
 Result<ReshardStatus> follow(const Arguments& arguments, const std::string& id) {
   const Deadline taken = Deadline::after(kTaken_s);
+  Deadline silent = Deadline::after(kSilent_s);
   std::string said;
   for (;;) {
     auto status = recsys_roles::read_status(arguments.run);
     if (status && status->id == id) {
       const bool ends = status->state != "running";
-      if (!ends && status->detail != said) fmt::print(stderr, "reshard: {}\n", said = status->detail);
       if (ends) return *status;
+      if (status->detail != said) {
+        fmt::print(stderr, "reshard: {}\n", said = status->detail);
+        silent = Deadline::after(kSilent_s);
+      }
+      if (silent.passed())
+        return make_error(ErrorCode::unavailable,
+                          "{}: no news of the move for {:.0f} s; has its launcher died?", arguments.run,
+                          kSilent_s);
     } else if (recsys_roles::order_waits(arguments.run) && taken.passed()) {
       recsys_roles::withdraw_order(arguments.run);
       return make_error(ErrorCode::unavailable,
