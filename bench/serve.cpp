@@ -29,6 +29,8 @@ struct Flags {
   std::string model, dtype = "bf16", json_file;
   std::vector<int64_t> batches = {1, 8, 16};
   int64_t prompt = 32, tokens = 64, prefill = 2048, threads = 0, repeats = 3;
+  double temperature = 0;
+  int64_t logprobs = -1;
 };
 
 // GB/s of adding up 512 MB with all threads.
@@ -54,11 +56,15 @@ struct Timing {
   int64_t decoded = 0;
 };
 
-Result<Timing> run(serve::Engine& engine, int64_t batch, int64_t prompt, int64_t tokens, int64_t vocab,
-                   int64_t seed) {
+Result<Timing> run(serve::Engine& engine, const Flags& flags, int64_t batch, int64_t prompt, int64_t tokens,
+                   int64_t vocab, int64_t seed) {
   std::vector<serve::CompletionRequest> requests;
   for (int64_t b = 0; b < batch; ++b) {
-    serve::CompletionRequest request{.sampling = {.temperature = 0}, .max_tokens = tokens, .ignore_eos = true};
+    serve::CompletionRequest request{
+        .sampling = {.temperature = flags.temperature, .seed = static_cast<uint64_t>(seed + b)},
+        .max_tokens = tokens,
+        .ignore_eos = true};
+    if (flags.logprobs >= 0) request.logprobs = flags.logprobs;
     for (int64_t i = 0; i < prompt; ++i)
       request.prompt.push_back((seed * 7919 + b * 104729 + i * 31 + i * i * 7) % vocab);
     requests.push_back(std::move(request));
@@ -110,19 +116,26 @@ Result<json> measure(const Flags& flags) {
   const int64_t vocab = model.spec().vocab;
   int64_t seed = 0;
   for (int64_t batch : flags.batches) {
-    double best = 0, bandwidth = 0;
+    double best = 0, bandwidth = 0, gap_ms = HUGE_VAL;
     for (int64_t i = 0; i < flags.repeats; ++i) {
       bandwidth = std::max(bandwidth, read_bandwidth());
-      TESSERA_ASSIGN_OR_RETURN(Timing timing, run(*engine, batch, flags.prompt, flags.tokens, vocab, ++seed));
+      const auto before = engine->metrics().snapshot();
+      TESSERA_ASSIGN_OR_RETURN(Timing timing,
+                               run(*engine, flags, batch, flags.prompt, flags.tokens, vocab, ++seed));
+      const auto after = engine->metrics().snapshot();
       best = std::max(best, static_cast<double>(timing.decoded) / timing.decode_s);
+      gap_ms = std::min(gap_ms,
+                        1e3 * (after.gaps_s - before.gaps_s) / static_cast<double>(after.steps - before.steps));
     }
-    fmt::print("decode, {:2} sequences: {:7.1f} tokens/s  (reads {:.1f} GB/s)\n", batch, best, bandwidth);
-    result["decode"][std::to_string(batch)] = {{"tokens_per_s", best}, {"read_gb_per_s", bandwidth}};
+    fmt::print("decode, {:2} sequences: {:7.1f} tokens/s  (reads {:.1f} GB/s, {:.3f} ms between passes)\n",
+               batch, best, bandwidth, gap_ms);
+    result["decode"][std::to_string(batch)] = {
+        {"tokens_per_s", best}, {"read_gb_per_s", bandwidth}, {"gap_ms", gap_ms}};
   }
   if (flags.prefill > 0) {
     double best = 0;
     for (int64_t i = 0; i < flags.repeats; ++i) {
-      TESSERA_ASSIGN_OR_RETURN(Timing timing, run(*engine, 1, flags.prefill, 1, vocab, ++seed));
+      TESSERA_ASSIGN_OR_RETURN(Timing timing, run(*engine, flags, 1, flags.prefill, 1, vocab, ++seed));
       best = std::max(best, static_cast<double>(flags.prefill) / timing.first_s);
     }
     fmt::print("prefill of {}: {:7.1f} tokens/s\n", flags.prefill, best);
@@ -143,6 +156,8 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", flags.tokens, "Tokens to generate")->capture_default_str();
   app.add_option("--prefill", flags.prefill, "Tokens of the long prompt; 0: none")->capture_default_str();
   app.add_option("--threads", flags.threads, "0: all cores")->capture_default_str();
+  app.add_option("--temperature", flags.temperature, "Of sampling; 0: greedy")->capture_default_str();
+  app.add_option("--logprobs", flags.logprobs, "Asked for with each token; -1: none")->capture_default_str();
   app.add_option("--repeats", flags.repeats)->capture_default_str();
   app.add_option("--json", flags.json_file, "Write the figures here");
   CLI11_PARSE(app, argc, argv);

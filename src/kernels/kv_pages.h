@@ -80,6 +80,7 @@ void write_kv(const at::Tensor& k_TKE, const at::Tensor& v_TKE, const at::Tensor
 // rounded to bf16 before it meets the values, and scales of keys and values multiply scores and weights.
 struct PagedOptions {
   int64_t window = 0;  // positions that a token sees, its own included; 0: all up to its own
+  int64_t first = 0;   // positions in front of this one are not seen; REQUIRES: no token is at one
   at::Tensor sinks;  // float32 [H]: a score per head that takes weight and has no value (gpt-oss); or undefined
 };
 void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Tensor& sequence_T,

@@ -17,7 +17,7 @@ constexpr int64_t kPanels = kKeyBlock / kLanes;
 
 struct Problem {
   Rows q, out;
-  int64_t heads, head_dim, window;
+  int64_t heads, head_dim, window, first;
   const float* sinks;  // [heads] or null
   const KvPages& pages;
   const int32_t *sequence, *position, *block_table;
@@ -217,7 +217,7 @@ class Tile {
 
   void set_row(int64_t r) {
     const int64_t end = p_.position[token(r)] + 1;
-    const int64_t begin = p_.window > 0 ? std::max<int64_t>(end - p_.window, 0) : 0;
+    const int64_t begin = p_.window > 0 ? std::max<int64_t>(end - p_.window, p_.first) : p_.first;
     begin_[static_cast<size_t>(r)] = static_cast<int32_t>(begin);
     end_[static_cast<size_t>(r)] = static_cast<int32_t>(end);
     first_ = r == 0 ? begin : std::min(first_, begin);
@@ -294,6 +294,7 @@ void paged_attention(const at::Tensor& q_THE, const KvPages& pages, const at::Te
                   .heads = q_THE.size(1),
                   .head_dim = q_THE.size(2),
                   .window = options.window,
+                  .first = options.first,
                   .sinks = options.sinks.defined() ? floats(options.sinks, "paged_attention sinks") : nullptr,
                   .pages = pages,
                   .sequence = ints(sequence_T, "paged_attention sequence"),

@@ -47,7 +47,6 @@ TokenLogprobs Answer::describe(int64_t token, int64_t previous, std::span<const 
   TokenLogprobs out{.token = text_of(token, previous), .logprob = logprob_of(logits, token)};
   for (const Candidate& candidate : top_logprobs(logits, *request_.logprobs))
     out.top.emplace_back(text_of(candidate.token, previous), candidate.logprob);
-  out.text_offset = num_characters_;
   return out;
 }
 
@@ -71,27 +70,49 @@ PromptPlace Answer::rank(int64_t token, int64_t previous, std::span<const float>
   return out;
 }
 
-void Answer::observe_prompt(int64_t position, std::span<const float> logits) {
-  bool recomputed = position + 1 != prompt_reported_;
-  if (recomputed || prompt_reported_ == std::ssize(request_.prompt)) return;
-  int64_t previous = tokens_[static_cast<size_t>(position)], token = tokens_[static_cast<size_t>(position + 1)];
-  if (request_.prompt_logprobs) progress_.prompt_logprobs.push_back(rank(token, previous, logits));
-  if (echoes_logprobs()) {
-    progress_.logprobs.push_back(describe(token, previous, logits));
-    num_characters_ += characters(progress_.logprobs.back().token);
+// Rows that were reported before come again after a preemption.
+bool Answer::reports(int64_t position) const {
+  return position + 1 >= prompt_reported_ && position + 1 < std::ssize(request_.prompt);
+}
+
+Answer::Row Answer::look_at_prompt(int64_t position, std::span<const float> logits) const {
+  if (!reports(position)) return {};
+  const int64_t previous = tokens_[static_cast<size_t>(position)],
+                token = tokens_[static_cast<size_t>(position + 1)];
+  Row row{.token = token};
+  if (request_.prompt_logprobs) row.place = rank(token, previous, logits);
+  if (echoes_logprobs()) row.logprobs = describe(token, previous, logits);
+  return row;
+}
+
+void Answer::observe_prompt(int64_t position, Row row) {
+  if (!reports(position)) return;
+  if (row.place) progress_.prompt_logprobs.push_back(std::move(*row.place));
+  if (row.logprobs) {
+    row.logprobs->text_offset = num_characters_;
+    num_characters_ += characters(row.logprobs->token);
+    progress_.logprobs.push_back(std::move(*row.logprobs));
   }
   ++prompt_reported_;
 }
 
-std::optional<FinishReason> Answer::extend(std::span<const float> logits) {
-  if (request_.max_tokens == 0) return FinishReason::length;
-  auto row = rules_.apply(logits);
-  if (row.empty()) return FinishReason::stop;
-  return append(sample(row, request_.sampling, std::ssize(tokens_)), logits);
+Answer::Row Answer::choose(std::span<const float> logits) {
+  if (request_.max_tokens == 0) return {};
+  const auto allowed = rules_.apply(logits);
+  if (allowed.empty()) return {};
+  Row row{.token = sample(allowed, request_.sampling, std::ssize(tokens_))};
+  if (request_.logprobs) row.logprobs = describe(*row.token, tokens_.back(), logits);
+  return row;
 }
 
-std::optional<FinishReason> Answer::append(int64_t token, std::span<const float> logits) {
-  if (request_.logprobs) progress_.logprobs.push_back(describe(token, tokens_.back(), logits));
+std::optional<FinishReason> Answer::extend(Row row) {
+  if (request_.max_tokens == 0) return FinishReason::length;
+  if (!row.token) return FinishReason::stop;
+  const int64_t token = *row.token;
+  if (row.logprobs) {
+    row.logprobs->text_offset = num_characters_;
+    progress_.logprobs.push_back(std::move(*row.logprobs));
+  }
   rules_.accept(token);
   tokens_.push_back(token);
   ++num_generated_;

@@ -2,6 +2,8 @@
 // Threads: the engine's only, except where said.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -55,10 +57,26 @@ class Answer {
   int64_t num_generated() const { return num_generated_; }        // any thread
   bool wants_prompt_logprobs() const { return echoes_logprobs() || request_.prompt_logprobs; }
 
-  // Logits of the row at `position`, a position of the prompt before its last: reports the prompt's next token.
-  void observe_prompt(int64_t position, std::span<const float> logits);
-  // Logits of the last known token: chooses the next one. The reason when the answer is done by it.
-  std::optional<FinishReason> extend(std::span<const float> logits);
+  // What the logits of one row say. Most of the work of a token is here, so that it is done for many rows at
+  // once: rows of the prompt in any number, choose() for one row of an answer at a time.
+  struct Row {
+    std::optional<int64_t> token;  // none is allowed: the answer is done
+    std::optional<TokenLogprobs> logprobs = {};
+    std::optional<PromptPlace> place = {};  // of a prompt's token
+  };
+  // The row at `position`, a position of the prompt before its last.
+  Row look_at_prompt(int64_t position, std::span<const float> logits) const;
+  // The row of the last known token.
+  Row choose(std::span<const float> logits);
+
+  // Reports the prompt's token behind `position`.
+  void observe_prompt(int64_t position, Row row);
+  // What a grammar allows next, found ahead of extend(): on any thread that has ended by then.
+  bool has_constraint() const { return request_.rules.constraint != nullptr; }
+  void prepare(int64_t vocab) { rules_.prepare(vocab); }
+  // Takes the chosen token. The reason when the answer is done by it.
+  std::optional<FinishReason> extend(Row row);
+  std::optional<FinishReason> extend(std::span<const float> logits) { return extend(choose(logits)); }
 
   // To be told with the first tokens: so much of the prompt came from the cache.
   void set_cached_tokens(int64_t tokens) { progress_.cached_tokens = tokens; }
@@ -68,6 +86,8 @@ class Answer {
   // Guessed next tokens that the step under way checks, and how many to guess.
   std::vector<int64_t> guesses;
   GuessLength guess_length{0};
+  at::Tensor hidden;         // of the last token that ran, where a multi-token-prediction layer wants it
+  int64_t hidden_until = 0;  // the position behind that token
 
   int64_t losses = 0;  // steps that failed since its last token
 
@@ -85,7 +105,7 @@ class Answer {
   TokenLogprobs describe(int64_t token, int64_t previous, std::span<const float> logits) const;
   std::string text_of(int64_t token, int64_t previous) const;
   std::string shown_text_of(int64_t token);
-  std::optional<FinishReason> append(int64_t token, std::span<const float> logits);
+  bool reports(int64_t position) const;
   void show(const std::string& text);
   bool ends(int64_t token) const;
 

@@ -75,6 +75,7 @@ Result<ServedSpec> parse_deepseek(const json& config) {
                            .interleaved = !v3 || fields.flag_or({"rope_interleave"}, true),
                            .score_factor = score_factor(config)};
   spec.head_dim = spec.latent->nope_dim + spec.latent->rope_dim;
+  spec.mtp_layers = fields.count_or({"num_nextn_predict_layers"}, 0);
   read_experts(fields, v3, spec);
   fields.refuse("attention_bias", fields.flag_or({"attention_bias"}, false), "biases are not served");
   fields.refuse("hidden_act", config.value("hidden_act", "silu") != "silu", "only silu is served");

@@ -122,7 +122,29 @@ class DeepseekLayer {
   std::string prefix_;
 };
 
+// In the checkpoint it is the block behind the last, with what joins its inputs.
+std::string mtp_prefix(const ServedSpec& spec) {
+  return fmt::format("model.layers.{}.", spec.layers);
+}
+
 }  // namespace
+
+bool has_deepseek_mtp(const NamedWeights& weights, const ServedSpec& spec) {
+  return weights.has(mtp_prefix(spec) + "eh_proj.weight");
+}
+
+Result<MtpLayer> deepseek_mtp(NamedWeights& weights, const ServedSpec& spec) {
+  const std::string prefix = mtp_prefix(spec);
+  MtpLayer mtp;
+  TESSERA_ASSIGN_OR_RETURN(mtp.token_norm, weights.norm(prefix + "enorm", spec.hidden));
+  TESSERA_ASSIGN_OR_RETURN(mtp.hidden_norm, weights.norm(prefix + "hnorm", spec.hidden));
+  TESSERA_ASSIGN_OR_RETURN(Tensor join,
+                           weights.read(prefix + "eh_proj.weight", {spec.hidden, 2 * spec.hidden}));
+  mtp.join = Linear(PackedWeight(join));
+  TESSERA_ASSIGN_OR_RETURN(mtp.block, DeepseekLayer(weights, spec, spec.layers).read());
+  TESSERA_ASSIGN_OR_RETURN(mtp.final_norm, weights.norm(prefix + "shared_head.norm", spec.hidden));
+  return mtp;
+}
 
 Result<ServedLayer> deepseek_layer(NamedWeights& weights, const ServedSpec& spec, int64_t layer) {
   return DeepseekLayer(weights, spec, layer).read();

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/log.h"
+#include "kernels/threads.h"
 
 namespace tessera::serve {
 
@@ -27,6 +28,12 @@ std::string salt_of(const CompletionRequest& request) {
 
 std::span<const float> row_of(const at::Tensor& logits, int64_t row) {
   return {logits.const_data_ptr<float>() + row * logits.size(1), static_cast<size_t>(logits.size(1))};
+}
+
+// Rows of a step whose logits tell of the prompt's own tokens.
+int64_t prompt_rows_of(const StepEntry& entry, const Answer& answer) {
+  if (!answer.wants_prompt_logprobs()) return 0;
+  return entry.samples ? entry.count - entry.drafts - 1 : entry.count;
 }
 
 }  // namespace
@@ -303,6 +310,7 @@ Status Engine::run_one(std::unique_lock<std::mutex>& lock) {
 }
 
 Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  computed_.reset();
   auto pause = std::chrono::duration<double>(options_.idle_announcement_s);
   auto has_news = [this] { return stopping_ || !nothing_to_do() || team_.loss(); };
   if (changed_.wait_for(lock, pause, has_news)) return {};
@@ -314,12 +322,15 @@ Status Engine::wait_for_work(std::unique_lock<std::mutex>& lock) {
 
 Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
   if (options_.draft && options_.max_guesses > 0) draft(lock);
+  auto planning = Clock::now();
   Work work = plan_step();
   if (work.empty()) {
+    computed_.reset();
     changed_.wait_for(lock, kNothingRuns);
     return {};
   }
   auto start = Clock::now();
+  trace_.add({"schedule", 0, planning, start, std::ssize(work.answers())});
   step_since_ = start;
   lock.unlock();
   Status status = announce(*team_.groups().world, Command::step, work.batches);
@@ -330,8 +341,13 @@ Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
     return {};
   }
   if (moved) put_in_place(work);
+  if (moved && model_.has_mtp()) guess_ahead(work);
+  std::future<void> prepared = prepare_choices(work);
+  end_gap();
   Result<std::vector<at::Tensor>> logits = moved ? runner_.forward(work.batches) : moved.error();
   auto computed = Clock::now();
+  computed_ = computed;
+  if (prepared.valid()) prepared.get();
   if (logits) deliver(work, *logits);
   trace_step(work, start, computed);
   lock.lock();
@@ -349,12 +365,60 @@ Status Engine::run_step(std::unique_lock<std::mutex>& lock) {
   return {};
 }
 
+// Nothing is computed since the last pass, though there was work.
+void Engine::end_gap() {
+  if (auto since = std::exchange(computed_, std::nullopt)) metrics_.step_gap(seconds_since(*since));
+}
+
 void Engine::guess() {
   for (auto& [id, answer] : answers_) {
     if (!answer->first_step) continue;  // it waits, or its prompt has yet to run
-    answer->guesses = repeat_guess(answer->tokens(), answer->guess_length.next());
+    const int64_t most = answer->guess_length.next();
+    if (model_.has_mtp())  // their values are found when their places are known
+      answer->guesses.assign(static_cast<size_t>(most), answer->tokens().back());
+    else
+      answer->guesses = repeat_guess(answer->tokens(), most);
     scheduler_.propose(id, std::ssize(answer->guesses));
   }
+}
+
+// By the multi-token-prediction layer, into the places that the step has for guesses.
+void Engine::guess_ahead(Work& work) {
+  Share& share = work.shares[0];
+  StepBatch& batch = work.batches[0];
+  std::vector<MtpStart> starts;
+  std::vector<std::pair<size_t, int64_t>> places;  // entry, row of its first token
+  int64_t row = 0;
+  for (size_t i = 0; i < share.answers.size(); row += share.step.entries[i++].count) {
+    const StepEntry& entry = share.step.entries[i];
+    if (entry.first == 0) continue;
+    const Answer& answer = *share.answers[i];
+    const auto blocks = batch.block_table.begin() + static_cast<int64_t>(i) * batch.max_blocks;
+    starts.push_back({.token = batch.tokens[static_cast<size_t>(row)],
+                      .position = entry.first,
+                      .hidden = answer.hidden_until == entry.first ? answer.hidden : at::Tensor(),
+                      .blocks = {blocks, blocks + batch.max_blocks},
+                      .guesses = entry.drafts,
+                      .sampling = answer.request().sampling});
+    places.emplace_back(i, row);
+  }
+  if (starts.empty()) return;
+  end_gap();
+  auto guesses = runner_.guess_ahead(starts);
+  if (!guesses) return log(LogLevel::warn, "no guesses: {}", guesses.error().message);
+  for (size_t s = 0; s < places.size(); ++s) {
+    const auto [i, first] = places[s];
+    const std::vector<int64_t>& own = (*guesses)[s];
+    std::ranges::copy(own, share.answers[i]->guesses.begin());
+    std::ranges::copy(own, batch.tokens.begin() + first + 1);
+  }
+}
+
+// The next step of the request begins behind the last token that is known to be right.
+void Engine::keep_hidden(const StepEntry& entry, Answer& answer, int64_t row, int64_t right) const {
+  const int64_t last = entry.count - entry.drafts - 1 + right;
+  answer.hidden = runner_.hidden().select(0, row + last).clone();
+  answer.hidden_until = entry.first + last + 1;
 }
 
 // The lock is open while the draft model runs: no other thread adds tokens to answers.
@@ -371,6 +435,7 @@ void Engine::draft(std::unique_lock<std::mutex>& lock) {
   }
   if (requests.empty()) return;
   lock.unlock();
+  end_gap();
   auto guesses = options_.draft->guess(requests);
   lock.lock();
   if (!guesses) return log(LogLevel::warn, "no guesses: draft model: {}", guesses.error().message);
@@ -426,6 +491,19 @@ void Engine::put_in_place(const Work& work) {
           arrival.targets);
 }
 
+// Masks of grammars can cost as much as a step: they are found beside it. None when there are none.
+std::future<void> Engine::prepare_choices(const Work& work) const {
+  std::vector<AnswerPtr> constrained;
+  for (const Share& share : work.shares)
+    for (size_t i = 0; i < share.answers.size(); ++i)
+      if (share.step.entries[i].samples && share.answers[i]->has_constraint())
+        constrained.push_back(share.answers[i]);
+  if (constrained.empty()) return {};
+  return std::async(std::launch::async, [constrained, vocab = model_.spec().vocab] {
+    for (const AnswerPtr& answer : constrained) answer->prepare(vocab);
+  });
+}
+
 bool Engine::Work::empty() const {
   return std::all_of(shares.begin(), shares.end(),
                      [](const Share& share) { return share.step.entries.empty() && share.step.moves.empty(); });
@@ -460,35 +538,66 @@ void Engine::add_entry(const StepEntry& entry, const Answer& answer, StepBatch& 
                runner_.block_tokens());
 }
 
+// What needs no other answer, on all threads. Choices behind a guess come later: they need the one in front.
+std::vector<Answer::Row> Engine::look_at_rows(const Share& share, const at::Tensor& logits) {
+  struct Look {
+    Answer* answer;
+    int64_t row, position;  // position < 0: of the last known token
+  };
+  std::vector<Look> looks;
+  int64_t row = 0;
+  for (size_t i = 0; i < share.answers.size(); ++i) {
+    const StepEntry& entry = share.step.entries[i];
+    Answer* answer = share.answers[i].get();
+    const int64_t prompt_rows = prompt_rows_of(entry, *answer);
+    for (int64_t k = 0; k < prompt_rows; ++k) looks.push_back({answer, row++, entry.first + k});
+    if (entry.samples) looks.push_back({answer, row, -1});
+    row += entry.samples ? entry.drafts + 1 : 0;
+  }
+  std::vector<Answer::Row> out(static_cast<size_t>(row));
+  kernels::parallel(std::ssize(looks), [&](int64_t i) {
+    const auto [answer, at, position] = looks[static_cast<size_t>(i)];
+    const auto values = row_of(logits, at);
+    out[static_cast<size_t>(at)] =
+        position < 0 ? answer->choose(values) : answer->look_at_prompt(position, values);
+  });
+  return out;
+}
+
 void Engine::deliver(const Work& work, const std::vector<at::Tensor>& logits) {
   for (size_t replica = 0; replica < logits.size(); ++replica) {
     const Share& share = work.shares[replica];
     const at::Tensor rows = logits[replica].cpu();
-    int64_t row = 0;
-    for (size_t i = 0; i < share.answers.size(); ++i)
-      deliver_entry(share.step.entries[i], share.answers[i], row, rows);
+    std::vector<Answer::Row> looked_at = look_at_rows(share, rows);
+    int64_t row = 0, token = 0;
+    for (size_t i = 0; i < share.answers.size(); token += share.step.entries[i++].count) {
+      const int64_t right = deliver_entry(share.step.entries[i], share.answers[i], row, rows, looked_at);
+      if (model_.has_mtp()) keep_hidden(share.step.entries[i], *share.answers[i], token, right);
+    }
   }
 }
 
-void Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int64_t& row,
-                           const at::Tensor& logits) {
-  if (answer->wants_prompt_logprobs()) {
-    int64_t rows = entry.samples ? entry.count - entry.drafts - 1 : entry.count;
-    for (int64_t i = 0; i < rows; ++i) answer->observe_prompt(entry.first + i, row_of(logits, row++));
-  }
-  if (!entry.samples) return;
-  choose(entry, answer, row, logits);
+// How many guesses were right.
+int64_t Engine::deliver_entry(const StepEntry& entry, const AnswerPtr& answer, int64_t& row,
+                              const at::Tensor& logits, std::vector<Answer::Row>& looked_at) {
+  const int64_t prompt_rows = prompt_rows_of(entry, *answer);
+  for (int64_t i = 0; i < prompt_rows; ++i)
+    answer->observe_prompt(entry.first + i, std::move(looked_at[static_cast<size_t>(row++)]));
+  if (!entry.samples) return 0;
+  const int64_t right = choose(entry, answer, row, logits, looked_at[static_cast<size_t>(row)]);
   row += entry.drafts + 1;
+  return right;
 }
 
-// One token, and one more for each guess that equals the choice before it.
-void Engine::choose(const StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits) {
+// One token, and one more for each guess that equals the choice before it; says how many.
+int64_t Engine::choose(const StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits,
+                       Answer::Row& first) {
   int64_t before = answer->num_generated(), right = 0;
   answer->losses = 0;
   std::optional<FinishReason> reason;
   while (true) {
     int64_t known = answer->num_generated();
-    reason = answer->extend(row_of(logits, row + right));
+    reason = answer->extend(right == 0 ? std::move(first) : answer->choose(row_of(logits, row + right)));
     if (answer->num_generated() > known) count_token(*answer);
     bool as_guessed =
         right < entry.drafts && answer->guesses[static_cast<size_t>(right)] == answer->tokens().back();
@@ -498,6 +607,7 @@ void Engine::choose(const StepEntry& entry, const AnswerPtr& answer, int64_t row
   answer->guess_length.checked(entry.drafts, right);
   metrics_.count_guesses(entry.drafts, right);
   settle(entry.id, answer, answer->num_generated() - before, reason);
+  return right;
 }
 
 // Tells the scheduler first, so that who sees the end of an answer sees its blocks free.

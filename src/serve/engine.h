@@ -15,6 +15,7 @@
 
 #include <condition_variable>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -37,14 +38,16 @@ struct EngineOptions {
   std::filesystem::path kv_folder;        // of the disk tier's file; empty: the system's for temporary files
   int64_t max_length = 0;                 // tokens of one prompt and its answer; 0: the model's positions
   std::vector<int64_t> end_tokens;        // besides the model's own
-  int64_t max_guesses = 0;                // of one request in one step (guesses.h)
-  std::shared_ptr<DraftModel> draft;      // makes the guesses, instead of what stands in the text already
-  double ttft_objective_s = 0;            // refuses what would get its first token later; 0: nothing
-  double queue_timeout_s = 0;             // a request that has not run by then fails; 0: it waits
-  double timeout_s = 0;                   // a request that has not ended by then fails; 0: it goes on
-  int64_t max_losses = 3;                 // failed steps of one request without a new token; then it fails
-  PrefillPool* prefill = nullptr;         // of one process; computes long prompts; outlives the engine
-  double idle_announcement_s = 5;         // how often rank 0 tells the others that there is nothing to do
+  // Of one request in one step; by what stands in the text already (guesses.h), or by the model's
+  // multi-token-prediction layer where it was loaded (mtp_draft.h).
+  int64_t max_guesses = 0;
+  std::shared_ptr<DraftModel> draft;  // makes the guesses instead
+  double ttft_objective_s = 0;        // refuses what would get its first token later; 0: nothing
+  double queue_timeout_s = 0;         // a request that has not run by then fails; 0: it waits
+  double timeout_s = 0;               // a request that has not ended by then fails; 0: it goes on
+  int64_t max_losses = 3;             // failed steps of one request without a new token; then it fails
+  PrefillPool* prefill = nullptr;     // of one process; computes long prompts; outlives the engine
+  double idle_announcement_s = 5;     // how often rank 0 tells the others that there is nothing to do
   std::function<void(const RequestSummary&)> on_finished;  // called by the thread that ended it
   std::function<void(const Error&)> on_failure;            // the engine cannot go on; called once
 };
@@ -124,18 +127,24 @@ class Engine {
   Work plan_step();
   Share plan_share(batching::Step step);
   void put_in_place(const Work& work);
+  std::future<void> prepare_choices(const Work& work) const;
   Status enter(const batching::Submission& submission);
   bool leave(int64_t id);
   void came(int64_t id, std::optional<BroughtKv> brought);
   bool nothing_to_do() const { return scheduler_.idle() && awaited_.empty(); }
+  void end_gap();
   void guess();
+  void guess_ahead(Work& work);
+  void keep_hidden(const batching::StepEntry& entry, Answer& answer, int64_t row, int64_t right) const;
   void draft(std::unique_lock<std::mutex>& lock);
-  void choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row, const at::Tensor& logits);
+  int64_t choose(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t row,
+                 const at::Tensor& logits, Answer::Row& first);
+  static std::vector<Answer::Row> look_at_rows(const Share& share, const at::Tensor& logits);
   StepBatch make_batch(const Share& share) const;
   void add_entry(const batching::StepEntry& entry, const Answer& answer, StepBatch& batch) const;
   void deliver(const Work& work, const std::vector<at::Tensor>& logits);
-  void deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
-                     const at::Tensor& logits);
+  int64_t deliver_entry(const batching::StepEntry& entry, const AnswerPtr& answer, int64_t& row,
+                        const at::Tensor& logits, std::vector<Answer::Row>& looked_at);
   void settle(int64_t id, const AnswerPtr& answer, int64_t new_tokens, std::optional<FinishReason> reason);
   void count_token(Answer& answer);
   void trace_step(const Work& work, Clock::time_point start, Clock::time_point computed);
@@ -173,6 +182,7 @@ class Engine {
   int64_t retries_ = 0, kv_demoted_ = 0, kv_promoted_ = 0;
   std::optional<Clock::time_point> step_since_;  // of the step under way
   double longest_step_s_ = 0;
+  std::optional<Clock::time_point> computed_;  // the pass before, while there is work; the engine's thread only
   std::thread thread_;
 };
 

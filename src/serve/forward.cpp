@@ -1,5 +1,7 @@
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
@@ -97,12 +99,20 @@ class ForwardPass {
         block_table_(to_tensor(batch.block_table, at::kInt).view({batch.num_sequences(), batch.max_blocks})),
         adapted_(adapted_rows(model.adapters_, batch)) {}
 
-  Result<Tensor> run(const StepBatch& batch) {
-    if (tokens_ == 0) return help_with_experts();
+  Result<PassRows> run(const StepBatch& batch) {
+    PassRows rows;
+    if (tokens_ == 0) {
+      TESSERA_ASSIGN_OR_RETURN(rows.logits, help_with_experts());
+      return rows;
+    }
     TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, through_layers(batch));
-    if (model_.place_.last_stage()) return logits(x_TD, to_tensor(batch.wanted, at::kLong));
-    TESSERA_RETURN_IF_ERROR(model_.groups_.world->send(model_.place_.next, tensor_bytes(x_TD)));
-    return Tensor();
+    if (!model_.place_.last_stage()) {
+      TESSERA_RETURN_IF_ERROR(model_.groups_.world->send(model_.place_.next, tensor_bytes(x_TD)));
+      return rows;
+    }
+    TESSERA_ASSIGN_OR_RETURN(rows.logits, logits(x_TD, to_tensor(batch.wanted, at::kLong), model_.final_norm_));
+    if (model_.mtp_) rows.hidden = norm(x_TD, model_.final_norm_);
+    return rows;
   }
 
   Result<Tensor> hidden(const StepBatch& batch) {
@@ -110,16 +120,45 @@ class ForwardPass {
     return norm(x_TD, model_.final_norm_);
   }
 
+  // Through the multi-token-prediction layer; hidden_TD are of the tokens in front.
+  Result<PassRows> ahead(const StepBatch& batch, const Tensor& hidden_TD) {
+    const ServedLayer& block = model_.mtp_->block;
+    TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, joined(batch, hidden_TD));
+    TESSERA_RETURN_IF_ERROR(through_layer(x_TD, block, model_.layers_.size()));
+    PassRows rows{.logits = {}, .hidden = norm(x_TD, model_.mtp_->final_norm)};
+    TESSERA_ASSIGN_OR_RETURN(rows.logits,
+                             logits(x_TD, to_tensor(batch.wanted, at::kLong), model_.mtp_->final_norm));
+    return rows;
+  }
+
+  // Only the keys of that layer.
+  Status note_ahead(const StepBatch& batch, const Tensor& hidden_TD) {
+    const ServedLayer& block = model_.mtp_->block;
+    TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, joined(batch, hidden_TD));
+    write_latent(norm(x_TD, block.attention_norm), block, model_.layers_.size());
+    return {};
+  }
+
  private:
+  Result<Tensor> joined(const StepBatch& batch, const Tensor& hidden_TD) const {
+    const MtpLayer& mtp = *model_.mtp_;
+    TESSERA_ASSIGN_OR_RETURN(Tensor token_TD, embed(batch));
+    Tensor x_TD = empty(token_TD.sizes());
+    mtp.join.apply(at::cat({norm(token_TD, mtp.token_norm), norm(hidden_TD, mtp.hidden_norm)}, 1), x_TD);
+    return x_TD;
+  }
+
   Result<Tensor> through_layers(const StepBatch& batch) {
     TESSERA_ASSIGN_OR_RETURN(Tensor x_TD, enter_stage(batch));
-    for (size_t l = 0; l < model_.layers_.size(); ++l) {
-      const auto& layer = model_.layers_[l];
-      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, attention(norm(x_TD, layer.attention_norm), layer, l)));
-      TESSERA_ASSIGN_OR_RETURN(Tensor y_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer, l));
-      TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, y_TD));
-    }
+    for (size_t l = 0; l < model_.layers_.size(); ++l)
+      TESSERA_RETURN_IF_ERROR(through_layer(x_TD, model_.layers_[l], l));
     return x_TD;
+  }
+
+  Status through_layer(Tensor& x_TD, const ServedLayer& layer, size_t l) const {
+    TESSERA_RETURN_IF_ERROR(add_over_ranks(x_TD, attention(norm(x_TD, layer.attention_norm), layer, l)));
+    TESSERA_ASSIGN_OR_RETURN(Tensor y_TD, feed_forward(norm(x_TD, layer.ffn_norm), layer, l));
+    return add_over_ranks(x_TD, y_TD);
   }
 
   // Embeds, or takes over from the stage before.
@@ -247,13 +286,8 @@ class ForwardPass {
     const int64_t heads = model_.local_heads(), width = s.kv_rank + s.rope_dim, nope = heads * s.nope_dim;
     const Tensor q = latent_queries(x_TD, layer);
     Tensor q_rope = q.as_strided({tokens_, heads, s.rope_dim}, {q.size(1), s.rope_dim, 1}, nope);
-    Tensor kv = empty({tokens_, width}), rstd;
-    latent.kv_a.apply(x_TD, kv);
-    Tensor kv_TR = kv.narrow(1, 0, s.kv_rank), k_rope = kv.narrow(1, s.kv_rank, s.rope_dim).unsqueeze(1);
-    kernels::rms_norm(kv_TR, latent.kv_a_norm, kLatentNormEps, kv_TR, rstd);
     kernels::rope(q_rope, positions_, model_.rope_);
-    kernels::rope(k_rope, positions_, model_.rope_);
-    kernels::write_kv(kv.unsqueeze(1), {}, slot_, cache_.layers[l]);
+    write_latent(x_TD, layer, l);
 
     Tensor query = empty({tokens_, heads, width}), gathered_THR = empty({tokens_, heads, s.kv_rank});
     query.narrow(2, s.kv_rank, s.rope_dim).copy_(q_rope);
@@ -262,13 +296,26 @@ class ForwardPass {
       kernels::gemm_packed(q.narrow(1, h * s.nope_dim, s.nope_dim), latent.key_up[static_cast<size_t>(h)], met);
     }
     const double scale = s.score_factor / std::sqrt(static_cast<double>(s.nope_dim + s.rope_dim));
-    kernels::paged_attention(query, cache_.layers[l], sequence_, seen_, block_table_, scale, gathered_THR);
+    // The first token has no hidden state in front, so that a multi-token-prediction layer has no key of it.
+    const int64_t first = l < model_.layers_.size() ? 0 : 1;
+    kernels::paged_attention(query, cache_.layers[l], sequence_, seen_, block_table_, scale, gathered_THR,
+                             {.first = first});
     Tensor out = empty({tokens_, heads * s.v_dim});
     for (int64_t h = 0; h < heads; ++h) {
       Tensor value = out.narrow(1, h * s.v_dim, s.v_dim);
       kernels::gemm_packed(gathered_THR.select(1, h), latent.value_up[static_cast<size_t>(h)], value);
     }
     return layer.o.apply(out);
+  }
+
+  void write_latent(const Tensor& x_TD, const ServedLayer& layer, size_t l) const {
+    const LatentSpec& s = *model_.spec_.latent;
+    Tensor kv = empty({tokens_, s.kv_rank + s.rope_dim}), rstd;
+    layer.latent.kv_a.apply(x_TD, kv);
+    Tensor kv_TR = kv.narrow(1, 0, s.kv_rank), k_rope = kv.narrow(1, s.kv_rank, s.rope_dim).unsqueeze(1);
+    kernels::rms_norm(kv_TR, layer.latent.kv_a_norm, kLatentNormEps, kv_TR, rstd);
+    kernels::rope(k_rope, positions_, model_.rope_);
+    kernels::write_kv(kv.unsqueeze(1), {}, slot_, cache_.layers[l]);
   }
 
   Tensor latent_queries(const Tensor& x_TD, const ServedLayer& layer) const {
@@ -389,13 +436,13 @@ class ForwardPass {
     return all;
   }
 
-  Result<Tensor> logits(const Tensor& x_TD, const Tensor& wanted) const {
+  Result<Tensor> logits(const Tensor& x_TD, const Tensor& wanted, const Norm& last) const {
     int64_t num_wanted = wanted.size(0), vocab = model_.spec_.vocab;
     if (num_wanted == 0) return empty({0, vocab}, at::kFloat);
     Tensor rows = empty({num_wanted, model_.spec_.hidden});
     kernels::gather_rows(x_TD, wanted, rows);
     Tensor local = empty({num_wanted, model_.head_.n()}, at::kFloat);
-    model_.head_.apply(norm(rows, model_.final_norm_), local);
+    model_.head_.apply(norm(rows, last), local);
     if (model_.tp() == 1) return local;
     Tensor padded = at::zeros({num_wanted, model_.local_vocab()}, local.options());
     padded.narrow(1, 0, local.size(1)).copy_(local);
@@ -415,7 +462,8 @@ kernels::KvShape ServedModel::kv_shape(int64_t block_tokens) const {
 }
 
 int64_t ServedModel::kv_bytes_per_token() const {
-  return (place_.layers.last - place_.layers.first) * kv_shape(16).block_bytes() / 16;
+  const int64_t layers = place_.layers.last - place_.layers.first + (has_mtp() ? 1 : 0);
+  return layers * kv_shape(16).block_bytes() / 16;
 }
 
 Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) const {
@@ -425,6 +473,7 @@ Result<KvCache> ServedModel::make_cache(int64_t blocks, int64_t block_tokens) co
     KvCache cache{.layers = {}, .block_tokens = block_tokens};
     for (int64_t layer = place_.layers.first; layer < place_.layers.last; ++layer)
       cache.layers.emplace_back(kv_shape(block_tokens), blocks);
+    if (has_mtp()) cache.layers.emplace_back(kv_shape(block_tokens), blocks);
     return cache;
   } catch (const std::exception&) {
     return make_error(ErrorCode::resource_exhausted,
@@ -444,7 +493,8 @@ Status ServedModel::check_tokens(const StepBatch& batch) const {
 namespace {
 
 // torch and the kernels throw; nothing of it leaves the server.
-Result<Tensor> guarded_pass(const StepBatch& batch, const std::function<Result<Tensor>()>& pass) {
+template <class Pass>
+auto guarded_pass(const StepBatch& batch, const Pass& pass) -> decltype(pass()) {
   try {
     c10::InferenceMode no_gradients;
     return pass();
@@ -454,13 +504,52 @@ Result<Tensor> guarded_pass(const StepBatch& batch, const std::function<Result<T
   }
 }
 
+// Tokens of the batch that stand behind another of their sequence, and the rows of those in front.
+struct Followers {
+  StepBatch batch;
+  std::vector<int64_t> in_front;
+};
+
+Followers followers_of(const StepBatch& batch) {
+  Followers out{.batch = {.block_table = batch.block_table, .max_blocks = batch.max_blocks}, .in_front = {}};
+  for (size_t t = 1; t < batch.tokens.size(); ++t) {
+    if (batch.sequence[t] != batch.sequence[t - 1]) continue;
+    out.batch.tokens.push_back(batch.tokens[t]);
+    out.batch.positions.push_back(batch.positions[t]);
+    out.batch.sequence.push_back(batch.sequence[t]);
+    out.batch.slot.push_back(batch.slot[t]);
+    out.in_front.push_back(static_cast<int64_t>(t) - 1);
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<Tensor> ServedModel::forward(const StepBatch& batch, KvCache& cache) const {
+  TESSERA_ASSIGN_OR_RETURN(PassRows rows, forward_rows(batch, cache));
+  return rows.logits;
+}
+
+Result<PassRows> ServedModel::forward_rows(const StepBatch& batch, KvCache& cache) const {
   TESSERA_RETURN_IF_ERROR(check_tokens(batch));
   if (spec_.encoder)
     return invalid("this model is an encoder and continues no text; serve it with `tessera embed`");
-  return guarded_pass(batch, [&] { return ForwardPass(*this, batch, cache).run(batch); });
+  return guarded_pass(batch, [&]() -> Result<PassRows> {
+    TESSERA_ASSIGN_OR_RETURN(PassRows rows, ForwardPass(*this, batch, cache).run(batch));
+    if (!has_mtp() || batch.num_tokens() == 0) return rows;
+    const Followers followers = followers_of(batch);
+    if (followers.in_front.empty()) return rows;
+    const Tensor in_front = rows.hidden.index_select(0, to_tensor(followers.in_front, at::kLong));
+    TESSERA_RETURN_IF_ERROR(ForwardPass(*this, followers.batch, cache).note_ahead(followers.batch, in_front));
+    return rows;
+  });
+}
+
+Result<PassRows> ServedModel::predict_ahead(const StepBatch& batch, const Tensor& hidden,
+                                            KvCache& cache) const {
+  TESSERA_REQUIRE(has_mtp(), "no multi-token-prediction layer was loaded");
+  TESSERA_RETURN_IF_ERROR(check_tokens(batch));
+  return guarded_pass(batch, [&] { return ForwardPass(*this, batch, cache).ahead(batch, hidden); });
 }
 
 Result<Tensor> ServedModel::encode(const StepBatch& batch, KvCache& cache) const {

@@ -3,7 +3,7 @@
 // byte and max_tokens are enough for the shortest text.
 //
 // Cost: what a token may be is asked of the grammar once for each configuration and kept, for all answers of a
-// call. Threads: make() on any; the constraints of one call on the engine's, one at a time.
+// call. Threads: make() on any; the constraints of all answers of an engine one at a time.
 #pragma once
 
 #include <memory>

@@ -38,4 +38,14 @@ struct ServedLayer {
   std::optional<FeedForward> shared;  // what every token meets beside its experts
 };
 
+// A multi-token-prediction layer (DeepSeek-V3 report, section 2.2): a block over the embedding of a token
+// beside the hidden state of the token in front, which predicts the token behind. Embedding and head are the
+// model's.
+struct MtpLayer {
+  Norm token_norm, hidden_norm;
+  Linear join;  // of both, the token's half first
+  ServedLayer block;
+  Norm final_norm;
+};
+
 }  // namespace tessera::serve

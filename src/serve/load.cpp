@@ -28,6 +28,17 @@ Result<kernels::KvType> kv_type_of(const LoadOptions& options) {
                  kernels::to_string(*options.kv), floats ? "float32" : "bf16");
 }
 
+namespace {
+
+Error no_mtp() {
+  return invalid(
+      "the model has no multi-token-prediction layer (num_nextn_predict_layers of a DeepSeek-V3, and its "
+      "eh_proj); "
+      "guess with --guess N or --draft MODEL");
+}
+
+}  // namespace
+
 // Fills a model with its weights.
 class ModelBuilder {
  public:
@@ -99,6 +110,15 @@ class FamilyBuilder {
     return place.last_stage() ? build_head() : Status();
   }
 
+  Status build_mtp() {
+    const ServedSpec& spec = model_.spec_;
+    // config.json may name a layer that the files do not have.
+    if (spec.family != Family::deepseek || spec.mtp_layers == 0 || !has_deepseek_mtp(weights_, spec))
+      return no_mtp();
+    TESSERA_ASSIGN_OR_RETURN(model_.mtp_, deepseek_mtp(weights_, spec));
+    return {};
+  }
+
  private:
   std::vector<int64_t> words() const { return {model_.spec_.vocab, model_.spec_.hidden}; }
 
@@ -155,6 +175,10 @@ Result<ServedModel> ServedModel::load(const std::filesystem::path& directory, co
     model.place_ = place_of(model.spec_, layout, rank);
     model.dtype_ = options.dtype;
     TESSERA_ASSIGN_OR_RETURN(model.kv_type_, kv_type_of(options));
+    if (options.mtp && layout.processes() > 1)
+      return invalid("the multi-token-prediction layer is served on one process, but --layout {} makes {}",
+                     to_string(layout), layout.processes());
+    if (options.mtp && model.spec_.family == Family::trained) return no_mtp().within(directory.string());
     LoadOptions own = options;
     own.map_weights = options.map_weights || layout.processes() > 1;
     if (model.spec_.family != Family::trained) {
@@ -186,9 +210,10 @@ Status ServedModel::load_family(ServedModel& model, const std::filesystem::path&
   model.padded_vocab_ = padded_vocab(model.spec_.vocab, model.tp_blocks_);
   if (model.spec_.rotary) model.rope_ = model.spec_.rope_table({});
   TESSERA_ASSIGN_OR_RETURN(auto weights, NamedWeights::open(directory, model.spec_, model.place_, options));
-  if (Status built = FamilyBuilder(model, weights).build(); !built.ok())
-    return built.error().within(directory.string());
-  return {};
+  FamilyBuilder builder(model, weights);
+  Status built = builder.build();
+  if (built.ok() && options.mtp) built = builder.build_mtp();
+  return built.ok() ? built : built.error().within(directory.string());
 }
 
 Status ServedModel::add_adapter(const std::string& name, const std::filesystem::path& directory) {

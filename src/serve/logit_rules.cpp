@@ -45,16 +45,21 @@ bool LogitRules::mask() {
   if (num_accepted_ < options_.min_tokens)
     for (int64_t token : end_tokens_) row_[static_cast<size_t>(token)] = kNever;
   if (options_.constraint) {
-    TokenMask mask(std::ssize(row_));
-    options_.constraint->restrict(mask);
+    prepare(std::ssize(row_));
     for (size_t token = 0; token < row_.size(); ++token)
-      if (!mask.allows(static_cast<int64_t>(token))) row_[token] = kNever;
+      if (!allowed_->allows(static_cast<int64_t>(token))) row_[token] = kNever;
   }
   return *std::max_element(row_.begin(), row_.end()) > kNever;
 }
 
+void LogitRules::prepare(int64_t vocab) {
+  if (!options_.constraint || allowed_) return;
+  options_.constraint->restrict(allowed_.emplace(vocab));
+}
+
 void LogitRules::accept(int64_t token) {
   ++num_accepted_;
+  allowed_.reset();
   if (idle_) return;
   ++counts_[token];
   if (options_.constraint) options_.constraint->accept(token);

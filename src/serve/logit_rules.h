@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -37,6 +38,9 @@ class LogitRules {
   // Empty when no token is allowed.
   std::span<const float> apply(std::span<const float> logits);
   void accept(int64_t token);
+  // Finds what the constraint allows for the next apply(), which else does it itself. It depends on the tokens
+  // so far only, so that it can be done while the logits are computed.
+  void prepare(int64_t vocab);
 
  private:
   void penalize(int64_t token, int64_t count);
@@ -49,6 +53,7 @@ class LogitRules {
   int64_t num_accepted_ = 0;
   bool idle_;
   std::vector<float> row_;
+  std::optional<TokenMask> allowed_;  // for the place of the next token
 };
 
 }  // namespace tessera::serve

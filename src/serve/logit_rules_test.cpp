@@ -46,8 +46,9 @@ TEST(LogitRules, EndTokensAreHeldBackUntilMinTokens) {
 
 // Allows the token after the last one, then nothing.
 struct Counting : TokenConstraint {
-  int64_t next = 0;
+  int64_t next = 0, asked = 0;
   void restrict(TokenMask& mask) override {
+    ++asked;
     mask.forbid_all();
     if (next < 3) mask.allow(next);
   }
@@ -62,6 +63,18 @@ TEST(LogitRules, ConstraintLeavesOnlyWhatItAllowsAndMayEndTheAnswer) {
     rules.accept(token);
   }
   EXPECT_TRUE(rules.apply(kPlainLogits).empty());
+}
+
+TEST(LogitRules, WhatIsPreparedIsNotAskedAgain) {
+  auto counting = std::make_shared<Counting>();
+  LogitRules rules({.constraint = counting}, {}, std::vector<int64_t>{0});
+  for (int64_t token = 0; token < 3; ++token) {
+    rules.prepare(std::ssize(kPlainLogits));
+    EXPECT_EQ(counting->asked, token + 1);
+    EXPECT_EQ(sample(rules.apply(kPlainLogits), {.temperature = 0}, token), token);
+    EXPECT_EQ(counting->asked, token + 1);
+    rules.accept(token);
+  }
 }
 
 TEST(Sampler, MinPKeepsWhatIsLikelyEnoughBesideTheLikeliest) {

@@ -30,6 +30,10 @@ std::vector<double> first_response_bounds_ms() {
   return {100, 500, 2000, 5000};
 }
 
+std::vector<double> gap_bounds() {
+  return {1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 1};
+}
+
 double microseconds(double seconds) {
   return std::round(seconds * 1e6);
 }
@@ -70,7 +74,8 @@ Metrics::Metrics(int64_t max_length)
       generated_length_(one_two_five(max_length)),
       max_tokens_(one_two_five(max_length)),
       step_tokens_(step_bounds()),
-      first_token_ms_(first_response_bounds_ms()) {
+      first_token_ms_(first_response_bounds_ms()),
+      step_gap_(gap_bounds()) {
   for (const char* reason : {"stop", "length", "abort", "error"}) counts_.finished[reason] = 0;
 }
 
@@ -92,6 +97,11 @@ void Metrics::count_step(int64_t tokens) {
   ++counts_.steps;
   counts_.step_tokens += tokens;
   step_tokens_.observe(static_cast<double>(tokens));
+}
+void Metrics::step_gap(double seconds) {
+  std::lock_guard lock(mutex_);
+  step_gap_.observe(seconds);
+  counts_.gaps_s += seconds;
 }
 void Metrics::count_rejected(int64_t requests) {
   std::lock_guard lock(mutex_);
@@ -204,6 +214,8 @@ void Metrics::add_vllm_histograms(PrometheusText& text, const PrometheusText::La
   add("vllm:request_decode_time_seconds", "From the first token to the last.", decode_time_);
   add("vllm:request_inference_time_seconds", "From the first step to the last token.", inference_time_);
   add("vllm:e2e_request_latency_seconds", "From arrival to the end.", latency_);
+  add("tessera:step_gap_seconds", "From the end of a forward pass to the next one, while there is work.",
+      step_gap_);
 }
 
 void Metrics::add_triton(PrometheusText& text, const std::string& model_name, const Gauges& gauges) const {

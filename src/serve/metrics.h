@@ -61,6 +61,7 @@ class Metrics {
   void count_preemption();
   void count_guesses(int64_t made, int64_t right);
   void count_step(int64_t tokens);
+  void step_gap(double seconds);          // from the end of a forward pass to the next one, when there was work
   void count_rejected(int64_t requests);  // refused for want of room or time
   void first_token(double queued_s, double since_arrival_s);
   void next_token(double since_last_s);
@@ -76,6 +77,7 @@ class Metrics {
     double queue_s = 0, prefill_s = 0, decode_s = 0, total_s = 0;  // sums over all that ended
     double good_s = 0;                                             // total_s of those that ended well
     int64_t last_ended_ms = 0;                                     // since 1970
+    double gaps_s = 0;                                             // sum over all steps, between the passes
     std::array<double, 3> first_token{}, per_token{}, latency{};
   };
   Snapshot snapshot() const;
@@ -89,7 +91,7 @@ class Metrics {
   Snapshot counts_;  // without the percentiles
   int64_t guesses_ = 0, right_guesses_ = 0, rejected_ = 0;
   Histogram queue_time_, first_token_, per_token_, latency_, inference_time_, prefill_time_, decode_time_;
-  Histogram prompt_length_, generated_length_, max_tokens_, step_tokens_, first_token_ms_;
+  Histogram prompt_length_, generated_length_, max_tokens_, step_tokens_, first_token_ms_, step_gap_;
   RecentSeconds recent_first_token_, recent_per_token_, recent_latency_;
 };
 

@@ -30,7 +30,7 @@ namespace tessera::serve {
 // every FFN width of the model.
 int64_t tp_blocks_of(const ModelSpec& spec);
 
-// Keys and values of one rank, per layer.
+// Keys and values of one rank, per layer; a multi-token-prediction layer is the last.
 struct KvCache {
   std::vector<kernels::KvPages> layers;
   int64_t block_tokens = 16;
@@ -44,6 +44,8 @@ struct LoadOptions {
   // Weights in few bits stay in the mapped file, which processes share, instead of being copied to large pages.
   // So do those of several ranks, and those that memory is too short for.
   bool map_weights = false;
+  // With the first multi-token-prediction layer, which guesses ahead. One process.
+  bool mtp = false;
   // Tensors read so far and in all; may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
 };
@@ -51,10 +53,17 @@ struct LoadOptions {
 // The type of keys and values. Errors: one that does not go with dtype.
 Result<kernels::KvType> kv_type_of(const LoadOptions& options);
 
+// What a pass gives: logits [wanted, vocab], and, of a model with a multi-token-prediction layer, hidden states
+// [tokens, hidden] behind the last norm.
+struct PassRows {
+  at::Tensor logits, hidden;
+};
+
 class ServedModel {
  public:
   // Reads config.json and the weights of one rank of the layout from a Hugging Face or a packed directory.
-  // Errors: those of the files and of check_layout(); a tp that does not divide tp_blocks_of().
+  // Errors: those of the files and of check_layout(); a tp that does not divide tp_blocks_of(); mtp where the
+  // model has no such layer, or on several processes.
   static Result<ServedModel> load(const std::filesystem::path& directory, const Layout& layout, int64_t rank,
                                   const LoadOptions& options);
   // The ranks that forward() computes with; they must outlive it. Again after they have met anew. One rank
@@ -66,6 +75,8 @@ class ServedModel {
   // load_lora(); more than one rank.
   Status add_adapter(const std::string& name, const std::filesystem::path& directory);
   const std::vector<LoraAdapter>& adapters() const { return adapters_; }
+
+  bool has_mtp() const { return mtp_.has_value(); }
 
   const ServedSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }
@@ -79,6 +90,13 @@ class ServedModel {
   // that share its experts, also when the batch is empty. Errors: those of the groups; a token outside the
   // vocabulary.
   Result<at::Tensor> forward(const StepBatch& batch, KvCache& cache) const;
+  // The same with hidden states. A multi-token-prediction layer gets its keys of the batch's tokens, but for
+  // the first of each sequence.
+  Result<PassRows> forward_rows(const StepBatch& batch, KvCache& cache) const;
+  // The multi-token-prediction layer over tokens, each beside the hidden state (of forward_rows(), or of this)
+  // of the token in front; writes its keys. No token is at position 0, which has none in front. REQUIRES:
+  // has_mtp().
+  Result<PassRows> predict_ahead(const StepBatch& batch, const at::Tensor& hidden, KvCache& cache) const;
   // The same for hidden states [tokens, hidden] after the last norm, in the type of the activations. Sequences
   // of an encoder are whole in the batch. REQUIRES: one rank.
   Result<at::Tensor> encode(const StepBatch& batch, KvCache& cache) const;
@@ -109,6 +127,7 @@ class ServedModel {
   Linear head_;                      // empty: an encoder
   std::vector<ServedLayer> layers_;  // of this stage
   Norm final_norm_;
+  std::optional<MtpLayer> mtp_;
   kernels::RopeTable rope_;
   std::vector<LoraAdapter> adapters_;
 };

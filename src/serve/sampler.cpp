@@ -1,7 +1,9 @@
 #include "serve/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace tessera::serve {
@@ -15,12 +17,23 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+// The first of the largest. In lanes, which the compiler makes vectors of.
 int64_t largest(std::span<const float> logits) {
-  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> most;
+  most.fill(-std::numeric_limits<float>::infinity());
+  const size_t whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      most[lane] = logits[i + lane] > most[lane] ? logits[i + lane] : most[lane];
+  float max = *std::max_element(most.begin(), most.end());
+  for (float logit : logits.subspan(whole)) max = std::max(max, logit);
+  const auto found = std::find(logits.begin(), logits.end(), max);
+  return found == logits.end() ? 0 : found - logits.begin();
 }
 
 double log_sum_exp(std::span<const float> logits) {
-  double max = *std::max_element(logits.begin(), logits.end()), sum = 0;
+  double max = logits[static_cast<size_t>(largest(logits))], sum = 0;
   for (float logit : logits) sum += std::exp(logit - max);
   return max + std::log(sum);
 }

@@ -20,6 +20,8 @@ OuterNames outer_names(Family family, const NamedWeights& weights);
 std::string gpt2_prefix(const NamedWeights& weights);
 std::string esm_prefix(const NamedWeights& weights);
 
+bool has_deepseek_mtp(const NamedWeights& weights, const ServedSpec& spec);
+Result<MtpLayer> deepseek_mtp(NamedWeights& weights, const ServedSpec& spec);  // REQUIRES: has_deepseek_mtp()
 Result<ServedLayer> deepseek_layer(NamedWeights& weights, const ServedSpec& spec, int64_t layer);
 Result<ServedLayer> esm_layer(NamedWeights& weights, const ServedSpec& spec, int64_t layer);
 Result<ServedLayer> gpt2_layer(NamedWeights& weights, const ServedSpec& spec, int64_t layer);

@@ -49,6 +49,7 @@ struct ServedSpec : ModelSpec {
   // >= 0: embeddings are scaled by 0.88 over the share of tokens that are not this one, which is zero itself
   // (token dropout of ESM-2).
   int64_t mask_token = -1;
+  int64_t mtp_layers = 0;  // multi-token-prediction layers of the checkpoint, behind its blocks
   int64_t shared_ffn = 0;  // inner width of what every token meets beside its experts
 
   int64_t window(int64_t layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }

@@ -23,7 +23,7 @@ Result<at::ScalarType> parse_dtype(const std::string& text) {
 }
 
 Result<LoadOptions> load_options_of(const ServeOptions& options) {
-  LoadOptions load{.map_weights = options.map_weights};
+  LoadOptions load{.map_weights = options.map_weights, .mtp = options.mtp};
   TESSERA_ASSIGN_OR_RETURN(load.dtype, parse_dtype(options.dtype));
   if (options.kv.empty()) return load;
   load.kv = kernels::kv_type_named(options.kv);
@@ -49,7 +49,7 @@ Result<int64_t> choose_kv_tokens(const ServeOptions& options) {
   TESSERA_ASSIGN_OR_RETURN(auto load, load_options_of(options));
   TESSERA_ASSIGN_OR_RETURN(auto type, kv_type_of(load));
   const kernels::KvShape shape = spec.kv_shape(type, options.block_tokens, 1);
-  int64_t bytes_per_token = spec.layers * shape.block_bytes() / shape.block_tokens;
+  int64_t bytes_per_token = (spec.layers + (options.mtp ? 1 : 0)) * shape.block_bytes() / shape.block_tokens;
   int64_t affordable = std::max<int64_t>(free_memory_bytes() / 4 / bytes_per_token, options.block_tokens);
   return std::min(options.max_running * spec.max_positions, affordable);
 }

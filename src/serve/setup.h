@@ -16,6 +16,7 @@ struct ServeOptions {
   Layout layout;                                   // tp, pp, dp and ep (place.h)
   std::string dtype = "float32";                   // or "bf16": of weights, activations and KV
   bool map_weights = false;                        // LoadOptions says what it is
+  bool mtp = false;                                // the same
   std::string kv;                                  // of KV alone: "bf16", "int8" or "fp8"; empty: dtype
   int64_t max_batch_tokens = 512;                  // tokens of one step
   int64_t max_running = 64;                        // requests that run at once

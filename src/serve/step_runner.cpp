@@ -48,12 +48,18 @@ Result<bool> StepRunner::move(Batches batches) {
 
 Result<std::vector<at::Tensor>> StepRunner::forward(Batches batches) {
   const ServePlace& place = model_->place();
-  TESSERA_ASSIGN_OR_RETURN(at::Tensor mine, model_->forward(own(batches), cache_));
+  TESSERA_ASSIGN_OR_RETURN(PassRows rows, model_->forward_rows(own(batches), cache_));
+  const at::Tensor& mine = rows.logits;
+  hidden_ = rows.hidden;
   if (place.rank == 0) return collect(batches, mine);
   if (place.gives_logits() && mine.numel() > 0)
     TESSERA_RETURN_IF_ERROR(
         groups_.world->send(0, {static_cast<const std::byte*>(mine.const_data_ptr()), mine.nbytes()}));
   return std::vector<at::Tensor>();
+}
+
+Result<std::vector<std::vector<int64_t>>> StepRunner::guess_ahead(std::span<const MtpStart> starts) {
+  return serve::guess_ahead(*model_, cache_, starts);
 }
 
 Result<std::vector<at::Tensor>> StepRunner::collect(Batches batches, const at::Tensor& mine) const {

@@ -5,6 +5,7 @@
 #include "batching/scheduler.h"
 #include "serve/kv_tiers.h"
 #include "serve/model.h"
+#include "serve/mtp_draft.h"
 
 namespace tessera::serve {
 
@@ -33,6 +34,10 @@ class StepRunner {
   Result<bool> move(Batches batches);
   // On rank 0 the logits of every replica, as ServedModel::forward gives them; elsewhere nothing.
   Result<std::vector<at::Tensor>> forward(Batches batches);
+  // Hidden states [tokens, hidden] of the pass before; undefined without a multi-token-prediction layer.
+  const at::Tensor& hidden() const { return hidden_; }
+  // guess_ahead() into this rank's cache.
+  Result<std::vector<std::vector<int64_t>>> guess_ahead(std::span<const MtpStart> starts);
 
  private:
   StepRunner(ServedModel& model, KvCache cache, KvTiers tiers);
@@ -43,6 +48,7 @@ class StepRunner {
   RankGroups groups_;
   KvCache cache_;
   KvTiers tiers_;
+  at::Tensor hidden_;
 };
 
 }  // namespace tessera::serve

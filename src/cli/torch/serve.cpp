@@ -270,9 +270,11 @@ void add_serve(CLI::App& app) {
           "NAME=DIR of a LoRA adapter in PEFT's form, which requests name as their model; may be given "
           "several times")
       ->allow_extra_args(false);
-  command->add_option("--draft", flags->serve.draft,
-                      "Smaller model of the same vocabulary that guesses instead, 4 tokens unless --guess says "
-                      "otherwise; answers stay the same");
+  command->add_option(
+      "--draft", flags->serve.draft,
+      "Smaller model of the same vocabulary that guesses instead, or 'mtp': the model's own "
+      "multi-token-prediction layer (DeepSeek-V3); 4 tokens unless --guess says otherwise; answers "
+      "stay the same");
   command
       ->add_option("--worker-silence", flags->worker_silence_s,
                    "Seconds without a sign of life after which a worker process is replaced")

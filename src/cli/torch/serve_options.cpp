@@ -37,6 +37,7 @@ Result<serve::ServeOptions> ServeFlags::options() const {
                               .kv_host_tokens = kv_host_tokens,
                               .kv_disk_tokens = kv_disk_tokens,
                               .kv_disk_folder = kv_disk_folder};
+  options.mtp = drafts_itself();
   TESSERA_ASSIGN_OR_RETURN(options.layout, parse_layout(layout));
   TESSERA_RETURN_IF_ERROR(check(options));
   if (options.kv_tokens == 0) {
@@ -47,7 +48,7 @@ Result<serve::ServeOptions> ServeFlags::options() const {
 
 Result<std::shared_ptr<serve::DraftModel>> ServeFlags::load_draft(const serve::ServeOptions& options,
                                                                   const serve::ServedSpec& served) const {
-  if (draft.empty()) return std::shared_ptr<serve::DraftModel>();
+  if (draft.empty() || drafts_itself()) return std::shared_ptr<serve::DraftModel>();
   serve::ServeOptions own = options;
   own.model = draft;
   own.layout = Layout();

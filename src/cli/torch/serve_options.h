@@ -18,6 +18,8 @@ struct ServeFlags {
   std::string kv_disk_folder;
 
   void add_to(CLI::App& command);
+  // The served model's multi-token-prediction layer drafts.
+  bool drafts_itself() const { return draft == "mtp"; }
   // Checked, with the number of KV tokens chosen.
   Result<serve::ServeOptions> options() const;
   // Threads of the kernels, for one of `ranks` processes on this machine.
