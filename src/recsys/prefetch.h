@@ -6,6 +6,7 @@
 // and drops the calls.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace tessera::recsys {
@@ -24,6 +25,18 @@ inline void prefetch_near(const void* line) {
 #else
   __builtin_prefetch(line, 0, 3);
 #endif
+}
+
+// To be called for every i below `count` in turn, before the work on it: calls fetch() for whole groups, one
+// group ahead of the work. Apart from the work, because a prefetch waits for the translation of its address,
+// and what follows it waits with it: between the instructions of a row few translations are under way at once,
+// in a loop of their own many. (A put of 16 floats on such a
+// processor in a virtual machine: 90 ns a row before, 51 after.) REQUIRES: `group` is a power of two.
+template <class Fetch>
+void fetch_ahead(size_t i, size_t count, size_t group, const Fetch& fetch) {
+  if ((i & (group - 1)) != 0) return;
+  const size_t end = i + 2 * group < count ? i + 2 * group : count;
+  for (size_t next = i == 0 ? 0 : i + group; next < end; ++next) fetch(next);
 }
 
 // prefetch(line) for every line that holds some of these bytes.

@@ -1,6 +1,7 @@
 #include "recsys/row_space.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "recsys/shared_file.h"
 
@@ -15,9 +16,16 @@ int64_t whole_pages(int64_t bytes) {
 
 }  // namespace
 
+uint32_t RowSpace::rows_of_chunk(int64_t record_bytes) {
+  constexpr int64_t kMostBytes = 40 << 10;
+  uint64_t rows = static_cast<uint64_t>(std::clamp<int64_t>(kMostBytes / record_bytes, 64, 512));
+  return static_cast<uint32_t>(std::bit_floor(rows));
+}
+
 void RowSpace::lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chunks) {
   record_bytes_ = record_bytes;
-  chunk_bytes_ = record_bytes * kChunkRows;
+  chunk_shift_ = std::countr_zero(rows_of_chunk(record_bytes));
+  chunk_bytes_ = record_bytes << chunk_shift_;
   live_offset_ = whole_pages(kOwnersOffset + max_chunks * static_cast<int64_t>(sizeof(uint16_t)));
   dirty_offset_ = live_offset_ + num_shards * kBitsPerShard;
   total_bytes_ = whole_pages(dirty_offset_ + num_shards * kBitsPerShard + max_chunks * chunk_bytes_);
@@ -26,9 +34,9 @@ void RowSpace::lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chu
 Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t num_shards, int64_t max_bytes,
                                                    const std::string& path, uint64_t options_hash) {
   auto space = std::make_unique<RowSpace>();
-  int64_t chunk_bytes = record_bytes * kChunkRows;
-  int64_t addressable = num_shards * (int64_t{kNoRow} + 1) / kChunkRows;
-  int64_t max_chunks = std::min(addressable, max_bytes / chunk_bytes + num_shards);
+  const int64_t chunk_rows = rows_of_chunk(record_bytes);
+  int64_t addressable = num_shards * (int64_t{kNoRow} + 1) / chunk_rows;
+  int64_t max_chunks = std::min(addressable, max_bytes / (record_bytes * chunk_rows) + num_shards);
   space->lay_out(record_bytes, num_shards, max_chunks);
   if (path.empty()) {
     TESSERA_ASSIGN_OR_RETURN(space->region_, Region::reserve(space->total_bytes_));
@@ -37,8 +45,8 @@ Result<std::unique_ptr<RowSpace>> RowSpace::create(int64_t record_bytes, int64_t
     space->region_ = std::move(file.region);
   }
   space->region_.prefer_small_pages(0, space->dirty_offset_ + num_shards * kBitsPerShard);
-  TESSERA_ASSIGN_OR_RETURN(space->lists_,
-                           Region::reserve(num_shards * kMostChunks * static_cast<int64_t>(sizeof(uint32_t))));
+  TESSERA_ASSIGN_OR_RETURN(space->lists_, Region::reserve(num_shards * space->most_chunks_of_shard() *
+                                                          static_cast<int64_t>(sizeof(uint32_t))));
   space->lists_.prefer_small_pages(0, space->lists_.bytes());
   std::byte* base = space->region_.data();
   space->owners_ = reinterpret_cast<uint16_t*>(base + kOwnersOffset);
@@ -81,7 +89,7 @@ ShardRows::ShardRows(RowSpace& space, int64_t shard)
 
 void ShardRows::adopt_chunk(uint32_t chunk) {
   chunks_[num_chunks_++] = chunk;
-  for (uint32_t i = 0; i < RowSpace::kChunkRows; ++i, ++used_)
+  for (uint32_t i = 0; i < space_->chunk_rows(); ++i, ++used_)
     if (!live(used_)) free_.push_back(used_);
 }
 
@@ -92,7 +100,7 @@ uint32_t ShardRows::take() {
     return row;
   }
   if (used_ == kNoRow) return kNoRow;
-  if (used_ % RowSpace::kChunkRows == 0) {
+  if (used_ % space_->chunk_rows() == 0) {
     uint32_t chunk = space_->take_chunk(shard_);
     if (chunk == kNoRow) return kNoRow;
     chunks_[num_chunks_++] = chunk;

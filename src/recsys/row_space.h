@@ -1,11 +1,13 @@
-// Records of one group, in one stretch of memory. A shard takes chunks of 512 rows as it grows, so rows of all
-// shards lie densely, no row has an allocation of its own, and a row never moves while it lives.
+// Records of one group, in one stretch of memory. A shard takes chunks of rows as it grows, so rows of all
+// shards lie densely, no row has an allocation of its own, and a row never moves while it lives. A chunk has 64
+// to 512 rows, 40 KiB at most where that can be: the last chunk of each shard is half empty, and longer rows
+// would leave more of it.
 //
 //   0                     header: one page
 //   kOwnersOffset         u16 per chunk: 1 + the shard that owns it, 0 not taken
 //   live_offset           per shard 2^24 bits: the row holds a record
 //   dirty_offset          per shard 2^24 bits: changed since the last snapshot
-//   chunks_offset         chunks of 512 records
+//   chunks_offset         chunks of rows_of_chunk(bytes of a record) records
 //
 // Only pages that are touched exist. The same bytes in a shared file are all that a new process needs.
 // Threads: a shard's rows belong to whoever holds the shard; different shards may grow at once.
@@ -26,12 +28,10 @@ class ShardRows;
 
 class RowSpace {
  public:
-  static constexpr uint32_t kChunkRows = 512;
-  static constexpr uint32_t kMostChunks = (kNoRow + 1) / kChunkRows;  // of one shard
-  static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;    // bytes of one bit map
+  static constexpr int64_t kBitsPerShard = (int64_t{1} << 24) / 8;  // bytes of one bit map
 
   struct Header {
-    static constexpr uint64_t kMagic = 0x3130776f72736354;  // "Tcsrow01"
+    static constexpr uint64_t kMagic = 0x3230776f72736354;  // "Tcsrow02"
     uint64_t magic, record_bytes, num_shards, max_chunks, options_hash;
     std::atomic<uint64_t> chunks;  // taken so far
   };
@@ -43,7 +43,8 @@ class RowSpace {
 
   // A row of the shard whose chunks these are.
   std::byte* record(const uint32_t* chunks, uint32_t row) const {
-    int64_t place = static_cast<int64_t>(chunks[row / kChunkRows]) * kChunkRows + row % kChunkRows;
+    int64_t place =
+        (static_cast<int64_t>(chunks[row >> chunk_shift_]) << chunk_shift_) + (row & (chunk_rows() - 1));
     return chunks_ + place * record_bytes_;
   }
   std::byte* chunk(uint32_t number) const { return chunks_ + static_cast<int64_t>(number) * chunk_bytes_; }
@@ -51,20 +52,24 @@ class RowSpace {
   uint16_t* owners() const { return owners_; }
   uint64_t* live_bits(int64_t shard) const { return bits(live_offset_, shard); }
   uint64_t* dirty_bits(int64_t shard) const { return bits(dirty_offset_, shard); }
-  // The chunks of a shard in order: kMostChunks numbers, 0 where there is none yet.
+  // The chunks of a shard in order: numbers for every row below kNoRow, 0 where there is none yet.
   uint32_t* chunks_of(int64_t shard) const {
-    return reinterpret_cast<uint32_t*>(lists_.data()) + shard * kMostChunks;
+    return reinterpret_cast<uint32_t*>(lists_.data()) + shard * most_chunks_of_shard();
   }
   Header& header() const { return *reinterpret_cast<Header*>(region_.data()); }
   int64_t record_bytes() const { return record_bytes_; }
+  static uint32_t rows_of_chunk(int64_t record_bytes);  // a power of two, from 64 to 512
+  uint32_t chunk_rows() const { return uint32_t{1} << chunk_shift_; }
 
  private:
+  int64_t most_chunks_of_shard() const { return (int64_t{kNoRow} + 1) >> chunk_shift_; }
   uint64_t* bits(int64_t offset, int64_t shard) const {
     return reinterpret_cast<uint64_t*>(region_.data() + offset + shard * kBitsPerShard);
   }
   void lay_out(int64_t record_bytes, int64_t num_shards, int64_t max_chunks);
 
   Region region_, lists_;
+  int chunk_shift_ = 0;
   int64_t record_bytes_ = 0, chunk_bytes_ = 0, live_offset_ = 0, dirty_offset_ = 0, total_bytes_ = 0;
   uint16_t* owners_ = nullptr;
   std::byte* chunks_ = nullptr;
@@ -108,7 +113,7 @@ class ShardRows {
   }
   void prefetch_dirty(uint32_t row) const { prefetch_far(dirty_ + row / 64); }
   uint32_t end() const { return used_; }  // every live row is below
-  int64_t bytes() const { return num_chunks_ * RowSpace::kChunkRows * record_bytes_; }
+  int64_t bytes() const { return num_chunks_ * space_->chunk_rows() * record_bytes_; }
   template <class Visit>
   void for_each_live(const Visit& visit) const;  // visit(row), ascending
 

@@ -40,8 +40,7 @@ class Search {
   std::byte* record(size_t i) const { return records_[i]; }  // of that row, or null
 
  private:
-  // How far fetching runs ahead, in ids.
-  static constexpr size_t kAhead = 32;
+  static constexpr size_t kGroup = 32;  // of fetch_ahead()
   struct Late {
     uint32_t place;
     Index::View view;
@@ -65,8 +64,9 @@ inline bool Search::search_one(size_t i, const Bucket& bucket) {
 }
 
 inline void Search::search_further() {
-  // Few go further than two buckets; who would is asked for again under the lock.
-  constexpr int kRounds = 8;
+  // Few go further than two buckets, one in 500 further than eight; who would is asked for again under the
+  // lock.
+  constexpr int kRounds = 32;
   for (int round = 0; round < kRounds && !late_.empty(); ++round) {
     size_t kept = 0;
     for (const Late& late : late_) {
@@ -82,19 +82,17 @@ inline void Search::run(std::span<const uint64_t> ids, int shard_bits, const Sha
                         const Bucket* buckets, const RowSpace& rows) {
   auto view_of = [&](size_t shard) { return Index::view_of(buckets, heads[shard].index); };
   const size_t count = ids.size();
-  const Bucket* homes[kAhead];
+  const Bucket* homes[kBlock];
   late_.clear();
-  auto fetch = [&](size_t i) {
+  for (size_t i = 0; i < count; ++i) {
     uint64_t hash = mix64(ids[i]);
     hashes_[i] = hash;
     shards_[i] = static_cast<uint16_t>(shard_bits == 0 ? 0 : hash >> (64 - shard_bits));
-    homes[i % kAhead] = view_of(shards_[i]).home(hash << shard_bits);
-    prefetch_far(homes[i % kAhead]);
-  };
-  for (size_t i = 0; i < std::min(kAhead, count); ++i) fetch(i);
+    homes[i] = view_of(shards_[i]).home(hash << shard_bits);
+  }
   for (size_t i = 0; i < count; ++i) {
-    const Bucket* home = homes[i % kAhead];
-    if (i + kAhead < count) fetch(i + kAhead);
+    fetch_ahead(i, count, kGroup, [&](size_t next) { prefetch_far(homes[next]); });
+    const Bucket* home = homes[i];
     if (search_one(i, *home)) continue;
     Index::View view = view_of(shards_[i]);
     if (home < view.buckets || home >= view.buckets + view.count) continue;  // the index has moved on

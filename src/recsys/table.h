@@ -138,7 +138,7 @@ class Table {
                      const Visit& visit);
   void search(Search& search, std::span<const uint64_t> ids) const;
   void fetch(const std::byte* record, bool write) const;
-  size_t fetch_distance() const;
+  size_t fetch_group() const;
 
   // A get that changes no row that is there.
   struct Reading {
@@ -147,7 +147,8 @@ class Table {
     uint64_t now;
   };
   Status read_block(std::span<const uint64_t> ids, size_t first, const Reading& reading);
-  bool read_unlocked(const Search& found, size_t i, uint64_t id, uint64_t now, float* out) const;
+  size_t copy_unlocked(const Search& found, std::span<const uint64_t> ids, const Reading& reading, float* out,
+                       uint16_t* missed) const;
   Status visit_for_get(Visitor& visitor, const Reading& reading);
 
   uint64_t index_hash(uint64_t hash) const { return hash << shard_bits_; }

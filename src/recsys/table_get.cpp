@@ -1,4 +1,6 @@
 // What a table does with the ids of a request: the search, the order of visits, and get.
+#include <numeric>
+
 #include "recsys/table_visit.h"
 
 namespace tessera::recsys {
@@ -22,15 +24,35 @@ void Table::find_record(Visitor& visitor) {
   visitor.record = visitor.row == kNoRow ? nullptr : shard.rows.record(visitor.row);
 }
 
-// False when the record is another id's, has expired, or was being written.
-inline bool Table::read_unlocked(const Search& found, size_t i, uint64_t id, uint64_t now, float* out) const {
-  const std::byte* record = found.record(i);
-  if (record == nullptr || RowVersions::kReadersLock) return false;
-  const RowVersions& versions = versions_[found.shard(i)];
-  uint32_t version = versions.begin_read(found.row(i));
-  if (version % 2 != 0 || id_of(record) != id || eviction_.expired(record, now)) return false;
-  update_.read(record, out);
-  return versions.unchanged(found.row(i), version);
+// Copies the rows that were found, and lists the places of the others: no record, another id's, one that has
+// expired or was being written. Nothing in the loop waits or is called, so that copies of many rows overlap.
+size_t Table::copy_unlocked(const Search& found, std::span<const uint64_t> ids, const Reading& reading,
+                            float* out, uint16_t* missed) const {
+  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), group = fetch_group();
+  const int64_t lines = (update_.layout().state_offset + 63) / 64;  // before the last byte's
+  const int64_t last_byte = update_.layout().state_offset - 1;
+  auto prefetch = [&](size_t i) {
+    const std::byte* record = found.record(i);
+    if (record == nullptr) return;
+    for (int64_t line = 0; line < lines; ++line) prefetch_far(record + 64 * line);
+    prefetch_far(record + last_byte);
+  };
+  const uint64_t now = reading.now;
+  size_t num_missed = 0;
+  for (size_t i = 0; i < count; ++i) {
+    fetch_ahead(i, count, group, prefetch);
+    const std::byte* record = found.record(i);
+    const RowVersions& versions = versions_[found.shard(i)];
+    const uint32_t row = found.row(i), version = versions.begin_read(row);
+    missed[num_missed] = static_cast<uint16_t>(i);
+    if (record == nullptr || version % 2 != 0 || id_of(record) != ids[i] || eviction_.expired(record, now)) {
+      ++num_missed;
+      continue;
+    }
+    update_.read(record, out + i * dim);
+    num_missed += versions.unchanged(row, version) ? 0 : 1;
+  }
+  return num_missed;
 }
 
 Status Table::read_block(std::span<const uint64_t> ids, size_t first, const Reading& reading) {
@@ -38,19 +60,19 @@ Status Table::read_block(std::span<const uint64_t> ids, size_t first, const Read
   static thread_local ShardOrder order;
   static thread_local DiskReads reads;
   const bool train = reading.access == Access::train;
-  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
+  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim);
   search(found, ids);
   if (disk_ != nullptr) {
     order.sort(found, count, shards_.size());
     TESSERA_RETURN_IF_ERROR(train ? bring_back(found, order, ids) : read_ahead(found, order, count, reads));
   }
-  auto prefetch = [&](size_t i) {
-    if (found.record(i) != nullptr) fetch(found.record(i), false);
-  };
-  for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
-  for (size_t i = 0; i < count; ++i) {
-    if (i + ahead < count) prefetch(i + ahead);
-    if (read_unlocked(found, i, ids[i], reading.now, reading.rows + (first + i) * dim)) continue;
+  uint16_t missed[Search::kBlock + 1];
+  size_t num_missed = count;
+  if (RowVersions::kReadersLock)
+    std::iota(missed, missed + count, uint16_t{0});
+  else
+    num_missed = copy_unlocked(found, ids, reading, reading.rows + first * dim, missed);
+  for (uint16_t i : std::span(missed).first(num_missed)) {
     Shard& shard = *shards_[found.shard(i)];
     std::lock_guard lock(shard.mutex);
     Visitor visitor{.position = first + i, .id = ids[i], .hash = found.hash(i), .shard = &shard};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "recsys/prefetch.h"
 #include "recsys/table.h"
@@ -31,10 +32,11 @@ struct DiskReads {
   static Result<const std::byte*> record_of(const Row& row, const DiskShard& shard);
 };
 
-// Lines of a record on their way at once: enough for all misses that a core can have under way.
-inline size_t Table::fetch_distance() const {
-  constexpr int64_t kLines = 96;
-  return static_cast<size_t>(std::clamp<int64_t>(kLines / (update_.layout().bytes / 64 + 2), 4, 32));
+// Rows of fetch_ahead(): enough lines for all misses that a core can have under way.
+inline size_t Table::fetch_group() const {
+  constexpr uint64_t kLines = 96;
+  return std::bit_floor(
+      std::clamp<size_t>(kLines / static_cast<uint64_t>(update_.layout().bytes / 64 + 2), 4, 32));
 }
 
 inline void Table::fetch(const std::byte* record, bool write) const {
@@ -48,7 +50,7 @@ Status Table::visit_block(std::span<const uint64_t> ids, size_t first, const flo
   static thread_local ShardOrder order;
   static thread_local std::vector<uint64_t> removals;
   static thread_local DiskReads reads;
-  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), ahead = fetch_distance();
+  const size_t count = ids.size(), dim = static_cast<size_t>(group_.dim), group = fetch_group();
   const bool changes = tracks_changes_.load(std::memory_order_relaxed);
   removals.resize(shards_.size());
   for (size_t s = 0; s < shards_.size(); ++s)
@@ -67,11 +69,10 @@ Status Table::visit_block(std::span<const uint64_t> ids, size_t first, const flo
     if (floats == nullptr) return;
     for_each_line(floats + (first + at) * dim, group_.dim * static_cast<int64_t>(sizeof(float)), prefetch_far);
   };
-  for (size_t i = 0; i < std::min(ahead, count); ++i) prefetch(i);
   std::unique_lock<std::mutex> lock;
   Visitor visitor{};
   for (size_t i = 0; i < count; ++i) {
-    if (i + ahead < count) prefetch(i + ahead);
+    fetch_ahead(i, count, group, prefetch);
     size_t at = order.positions[i];
     Shard* shard = shards_[found.shard(at)].get();
     if (shard != visitor.shard || i == 0) {
