@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from recsys_runs import alone, bits, config  # noqa: F401 (fixtures)
+
 RUN = ["data.slots=40,3000,12", "data.numbers=4", "data.train_rows=6400", "data.test_rows=1000", "train.batch=32", "train.parts=2",
        "embedding.dim=8", "model.top=32,16", "model.bottom=16,8", "train.staleness=3", "train.threads=1", "train.deterministic=true"]
 EPOCHS = [20, 80, 320]  # the next one when a job was over before its servers could change
@@ -14,34 +16,6 @@ EPOCHS = [20, 80, 320]  # the next one when a job was over before its servers co
 
 class Over(Exception):
     """The job was done before its number of servers could change."""
-
-
-@pytest.fixture(scope="session")
-def config(root):
-    return root / "examples/recsys/synthetic.toml"
-
-
-@pytest.fixture(scope="session")
-def alone(tessera, config, tmp_path_factory):
-    """Weights, rows and quality of one process, by configuration."""
-    known = {}
-
-    def run(words):
-        if tuple(words) not in known:
-            folder = tmp_path_factory.mktemp("alone")
-            file = folder / "result.json"
-            # Where gradients may be late is a question of the checkpoints too.
-            saves = [f"train.run_dir={folder}", "train.keep=1"] if any("checkpoint_every" in word for word in words) else []
-            command = [tessera, "recsys", "train", "--config", config, "--hash", "--json", file, *words, *saves]
-            subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=300)
-            known[tuple(words)] = bits(file)
-        return known[tuple(words)]
-    return run
-
-
-def bits(file):
-    result = json.loads(file.read_text())
-    return result["weights_hash"], result["rows_hash"], result["test_auc"], [group["rows"] for group in result["groups"]]
 
 
 def events(folder, kind):
@@ -83,7 +57,7 @@ class Job:
 
     def finish(self):
         assert self.process.wait(timeout=240) == 0, self.stderr_file.read_text()
-        return bits(self.folder / "result.json")
+        return bits(self.folder)
 
     def kill(self):
         if self.poll() is None:

@@ -8,15 +8,12 @@ import time
 
 import pytest
 
+from recsys_runs import alone, bits, config  # noqa: F401 (fixtures)
+
 RUN = ["data.slots=40,500,12", "data.numbers=4", "data.train_rows=6400", "data.test_rows=1000", "train.batch=32",
        "train.parts=2", "embedding.dim=8", "model.top=32,16", "model.bottom=16,8", "train.staleness=3", "train.threads=1",
        "train.deterministic=true"]
 SYNC = RUN[:-1] + ["train.mode=sync"]
-
-
-@pytest.fixture(scope="session")
-def config(root):
-    return root / "examples/recsys/synthetic.toml"
 
 
 @pytest.fixture(scope="session")
@@ -29,29 +26,9 @@ def launch(tessera, config):
     return run
 
 
-def bits(folder):
-    result = json.loads((folder / "result.json").read_text())
-    return result["weights_hash"], result["rows_hash"], result["test_auc"]
-
-
 def events(folder, kind):
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     return [line for line in lines if line["event"] == kind]
-
-
-@pytest.fixture(scope="session")
-def alone(tessera, config, tmp_path_factory):
-    """Bits of one process, by configuration."""
-    known = {}
-
-    def run(words):
-        if tuple(words) not in known:
-            folder = tmp_path_factory.mktemp("alone")
-            command = [tessera, "recsys", "train", "--config", config, "--hash", "--json", folder / "result.json", *words]
-            subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=120)
-            known[tuple(words)] = bits(folder)
-        return known[tuple(words)]
-    return run
 
 
 @pytest.mark.parametrize("words", [RUN, SYNC], ids=["deterministic hybrid", "sync"])
@@ -106,7 +83,7 @@ def test_rows_on_disk_survive_their_server(launch, alone, tmp_path):
     assert result.returncode == 0, result.stderr
     group = result_of(tmp_path)["groups"][0]
     assert group["disk_rows"] > 0 and group["returned_from_disk"] > 0 and group["evicted"] == 0
-    weights, _, auc = bits(tmp_path)
+    weights, _, auc, _ = bits(tmp_path)
     # A repeated look-up may count as a later visit, so the words of LRU in the records may differ; values do not.
     assert (weights, auc) == (alone([*RUN, "train.epochs=8"])[0], alone([*RUN, "train.epochs=8"])[2])
 

@@ -3,8 +3,7 @@
 //
 //   RUN_DIR/reshard-order.json   {"id": random, "servers": M}; removed when it is taken
 //   RUN_DIR/reshard.json         {"id", "state": "running", "done" or "failed", "detail", "from", "servers",
-//   "rows",
-//                                "bytes", "step", "hand_over_s", "total_s"}
+//                                "rows", "bytes", "step", "hand_over_s", "total_s"}
 //
 // Threads: functions any.
 #pragma once

@@ -15,7 +15,7 @@
 #include "recsys/shared_file.h"
 #include "recsys_roles/hosts.h"
 #include "recsys_roles/replica.h"
-#include "recsys_roles/reshard.h"
+#include "recsys_roles/reshard_desk.h"
 #include "resilience/crew.h"
 
 namespace tessera::recsys_roles {
@@ -29,7 +29,6 @@ constexpr double kLook_s = 0.1;     // between two readings of signs of life
 constexpr double kLeave_s = 5;      // for roles and other hosts to leave
 constexpr double kLong_s = 600;     // a role that ran so long has its restarts back
 constexpr double kFinish_s = 3600;  // for the last trainer's test
-constexpr double kLet_go_s = 1;     // before servers that gave their rows away end
 constexpr double kMover_s = 15;     // for a server that dies in a move to come back
 constexpr double kDefer_s = 1;      // a host leaves a replica of its own server to others for so long
 
@@ -38,8 +37,6 @@ constexpr const char* kProcesses = "recsys-processes";  // numbers given to proc
 constexpr const char* kEnd = "recsys-end";              // set once: "", or the error that ends the job
 constexpr const char* kHosts = "recsys-joined";         // supervisors that joined and have not left
 constexpr const char* kWanted = "recsys-wanted";  // "replica:0#1 worker:0#2": roles of lost hosts, numbered
-// "K N": servers from N on have given their rows away in move K, and end.
-constexpr const char* kKept = "recsys-kept";
 std::string done_key(int64_t rank) {
   return "recsys-done/" + trainer_role(rank);
 }
@@ -94,11 +91,8 @@ class Supervisor {
   Status want(const RoleName& role);
   Status take_inheritance();
   Status take_wanted();
-  Status look_for_reshard();
-  Result<ReshardStatus> begin_reshard(const ReshardOrder& order);
-  void follow_reshard();
-  void finish_reshard(const Result<MoveResult>& result);
-  void tell(const ReshardStatus& status);
+  ReshardDesk::Office reshard_office();
+  Status start_servers(int64_t from, int64_t to);
   Status take_retirement();
   Status retire(size_t post);
   Status add_post(const RoleName& role);
@@ -131,11 +125,9 @@ class Supervisor {
   std::map<std::string, Clock::time_point> offers_;  // roles of lost hosts, since when they are known here
   bool ended_ = false, vanished_ = false;
   SupervisorResult result_;
-  std::vector<int64_t> retired_;  // processes that were told to end
-  std::string kept_;              // the last word on servers that end
-  std::optional<std::pair<Clock::time_point, std::string>> next_kept_;
-  ReshardStatus reshard_status_;
-  std::unique_ptr<Resharding> reshard_;  // last: it ends before what it uses
+  std::vector<int64_t> retired_;        // processes that were told to end
+  std::string kept_;                    // the last word on servers that end
+  std::optional<ReshardDesk> reshard_;  // of the owner of the store; last: it ends before what it uses
 };
 
 Result<SupervisorResult> Supervisor::run() {
@@ -186,6 +178,7 @@ Status Supervisor::begin() {
   strikes_ = options_.strikes;
   for (const RoleName& role : options_.roles) TESSERA_RETURN_IF_ERROR(add_post(role));
   TESSERA_RETURN_IF_ERROR(say_roles());
+  if (server_) reshard_.emplace(reshard_office());
   emit({.event = "started",
         .detail = fmt::format("started {} roles; they meet at {}", posts_.size(), store_address_)});
   return {};
@@ -237,7 +230,7 @@ Status Supervisor::tick() {
   strike();
   if (vanished_) return {};
   TESSERA_RETURN_IF_ERROR(look_at_hosts());
-  TESSERA_RETURN_IF_ERROR(look_for_reshard());
+  if (reshard_) TESSERA_RETURN_IF_ERROR(reshard_->look());
   TESSERA_RETURN_IF_ERROR(take_retirement());
   for (Post& post : posts_) watch_return(post);
   return look_for_end();
@@ -445,91 +438,32 @@ Status Supervisor::take_wanted() {
 
 // ---- another number of servers ----
 
-Status Supervisor::look_for_reshard() {
-  if (!server_) return {};
-  if (next_kept_ && Clock::now() >= next_kept_->first) {
-    TESSERA_RETURN_IF_ERROR(store_->set(kKept, next_kept_->second));
-    next_kept_.reset();
-  }
-  if (reshard_) return follow_reshard(), Status();
-  if (options_.run_dir.empty() || next_kept_) return {};
-  auto order = take_order(options_.run_dir);
-  if (!order) return {};
-  auto begun = begin_reshard(*order);
-  if (begun) return tell(*begun), Status();
-  emit({.event = "reshard", .detail = "servers stay as they are: " + begun.error().message, .step = steps()});
-  tell({.id = order->id, .state = "failed", .detail = begun.error().message, .servers = order->servers});
-  return {};
+ReshardDesk::Office Supervisor::reshard_office() {
+  Meeting meeting{.store = store_, .token = token_};
+  meeting.bind_address = options_.address;
+  meeting.patience_s = kMover_s;
+  auto strikes_there = [](const Strike& strike) { return strike.phase.has_value(); };
+  return {
+      .meeting = std::move(meeting),
+      .run_dir = options_.run_dir,
+      .run = options_.run,
+      .start_servers = [this](int64_t from, int64_t to) { return start_servers(from, to); },
+      .waits_at_phases =
+          [this, strikes_there] { return std::any_of(strikes_.begin(), strikes_.end(), strikes_there); },
+      .emit = [this](const std::string& event,
+                     const std::string& detail) { emit({.event = event, .detail = detail, .step = steps()}); },
+  };
 }
 
-Result<ReshardStatus> Supervisor::begin_reshard(const ReshardOrder& order) {
-  if (options_.run.replicas > 0)
-    return invalid(
-        "the number of servers of a job with replicas cannot change while it runs; take a checkpoint and "
-        "resume "
-        "from it with another train.servers");
-  if (order.servers < 1 || order.servers > recsys::SlotMap::kSlots)
-    return invalid("{} servers: expected 1 to {}", order.servers, recsys::SlotMap::kSlots);
-  TESSERA_ASSIGN_OR_RETURN(ServerMap map, read_map(*store_, options_.run.servers));
-  if (map.servers == order.servers) return invalid("the job has {} servers already", map.servers);
-  for (int64_t number = map.servers; number < order.servers; ++number)
+Status Supervisor::start_servers(int64_t from, int64_t to) {
+  for (int64_t number = from; number < to; ++number)
     if (const RoleName role{RoleName::server, number}; hosts_->host_of(role) == 0)
       TESSERA_RETURN_IF_ERROR(add_post(role));
-  TESSERA_RETURN_IF_ERROR(say_roles());
-  MoverOptions mover{.meeting = {.store = store_, .token = token_}, .configured = options_.run.servers};
-  mover.meeting.bind_address = options_.address;
-  mover.meeting.patience_s = kMover_s;
-  mover.to = order.servers;
-  auto strikes_there = [](const Strike& strike) { return strike.phase.has_value(); };
-  reshard_ = std::make_unique<Resharding>(order, std::move(mover),
-                                          std::any_of(strikes_.begin(), strikes_.end(), strikes_there));
-  reshard_status_ = {.id = order.id,
-                     .state = "running",
-                     .detail = fmt::format("from {} servers to {}", map.servers, order.servers),
-                     .from = map.servers,
-                     .servers = order.servers};
-  emit({.event = "reshard", .detail = reshard_status_.detail, .step = steps()});
-  return reshard_status_;
-}
-
-void Supervisor::follow_reshard() {
-  for (const std::string& line : reshard_->news()) {
-    emit({.event = "reshard", .detail = line, .step = steps()});
-    reshard_status_.detail = line;
-    tell(reshard_status_);
-  }
-  if (reshard_->finished()) finish_reshard(*reshard_->finished());
-}
-
-// Servers that the job does not have, because they gave their rows away or never got any, end a little later.
-void Supervisor::finish_reshard(const Result<MoveResult>& result) {
-  ReshardStatus& status = reshard_status_;
-  const int64_t kept = result ? status.servers : status.from;
-  if (result) {
-    status.result = *result;
-    status.state = "done";
-    status.detail =
-        fmt::format("{} servers instead of {}: {} rows moved in {:.2f} s; training stood still for {:.3f} s",
-                    status.servers, status.from, result->rows, result->total_s, result->hand_over_s);
-  } else {
-    status.state = "failed";
-    status.detail = fmt::format("{} servers as before: {}", status.from, result.error().message);
-  }
-  emit({.event = result ? "resharded" : "reshard", .detail = status.detail, .step = steps()});
-  tell(status);
-  const auto when =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(kLet_go_s));
-  next_kept_ = {when, fmt::format("{} {}", status.id, kept)};
-  reshard_.reset();
-}
-
-void Supervisor::tell(const ReshardStatus& status) {
-  if (Status written = write_status(options_.run_dir, status); !written.ok())
-    log(LogLevel::warn, "{}", written.error().message);
+  return say_roles();
 }
 
 Status Supervisor::take_retirement() {
-  auto word = resilience::peek(*store_, kKept);
+  auto word = resilience::peek(*store_, kKeptServers);
   if (!word || *word == kept_) return {};
   kept_ = *word;
   const int64_t kept = std::atoll(word->c_str() + word->find(' ') + 1);
@@ -630,12 +564,7 @@ void Supervisor::leave(const Status& status) {
     crew_.wait(kTick_s);
     crew_.reap();
   }
-  if (reshard_) {
-    reshard_.reset();
-    reshard_status_.state = "failed";
-    reshard_status_.detail = "the job has ended";
-    tell(reshard_status_);
-  }
+  if (reshard_) reshard_->close();
   if (!status.ok()) emit({.event = "failed", .detail = status.error().message});
   if (status.ok())
     emit({.event = result_.stopped ? "stopped" : "finished",
@@ -667,31 +596,6 @@ void Supervisor::say(const resilience::OutputLine& line) const {
 }
 
 }  // namespace
-
-Result<Strike> parse_strike(const std::string& text) {
-  Error malformed = invalid(
-      "a fault is ROLE:kill@STEP, ROLE:stop@STEP or ROLE:slow@STEP, such as server:1:kill@40, or in place of "
-      "STEP "
-      "copy, hold or hand-over, the phases of another number of servers; got '{}'",
-      text);
-  const size_t at = text.rfind('@'), colon = text.rfind(':');
-  if (at == std::string::npos || colon == std::string::npos || colon > at) return malformed;
-  Strike strike;
-  strike.host = text.starts_with("host:");
-  if (!strike.host) {
-    TESSERA_ASSIGN_OR_RETURN(strike.role, parse_role(text.substr(0, colon)));
-  }
-  const std::string what = text.substr(colon + 1, at - colon - 1);
-  if (what != "kill" && ((what != "stop" && what != "slow") || strike.host)) return malformed;
-  strike.signal = what == "kill" ? SIGKILL : SIGSTOP;
-  strike.slow = what == "slow";
-  for (MovePhase phase : {MovePhase::copy, MovePhase::hold, MovePhase::hand_over})
-    if (text.substr(at + 1) == to_string(phase)) return strike.phase = phase, strike;
-  const char *first = text.data() + at + 1, *last = text.data() + text.size();
-  auto [end, failure] = std::from_chars(first, last, strike.step);
-  if (first == last || failure != std::errc() || end != last || strike.step < 0) return malformed;
-  return strike;
-}
 
 std::string promotion_key(int64_t process) {
   return fmt::format("recsys-promotion/{}", process);

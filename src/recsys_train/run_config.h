@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "core/config.h"
-#include "recsys_data/open.h"
 #include "recsys/wire_end.h"
+#include "recsys_data/open.h"
 #include "recsys_train/dense_optimizer.h"
 #include "recsys_train/model.h"
 #include "recsys_train/trainer.h"

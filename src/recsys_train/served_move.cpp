@@ -79,6 +79,11 @@ Status ServedStore::clean() {
 
 uint64_t ServedStore::latest() {
   std::lock_guard lock(mutex_);
+  return last_sequence();
+}
+
+// Of the puts that were applied or are under way. REQUIRES: mutex_ is held.
+uint64_t ServedStore::last_sequence() const {
   uint64_t last = *std::max_element(applied_.begin(), applied_.end());
   for (const auto& [sender, sequence] : busy_) last = std::max(last, sequence);
   return last;
@@ -86,10 +91,8 @@ uint64_t ServedStore::latest() {
 
 Status ServedStore::hold_at(int64_t step) {
   std::lock_guard lock(mutex_);
-  uint64_t most = *std::max_element(applied_.begin(), applied_.end());
-  for (const auto& [sender, sequence] : busy_) most = std::max(most, sequence);
-  if (most > static_cast<uint64_t>(step))
-    return make_error(ErrorCode::aborted, "a put of step {} came before the hold at step {}", most - 1, step);
+  if (uint64_t last = last_sequence(); last > static_cast<uint64_t>(step))
+    return make_error(ErrorCode::aborted, "a put of step {} came before the hold at step {}", last - 1, step);
   hold_ = static_cast<uint64_t>(step);
   return {};
 }

@@ -136,6 +136,7 @@ class ServedStore {
   }
   int64_t applied_steps(int64_t group);
   Status await_steps(int64_t group, int64_t steps, uint64_t map, std::unique_lock<std::mutex>& lock);
+  uint64_t last_sequence() const;
   bool is_stale(uint64_t map) const { return map != kAnyMap && map != seat_.map; }
   Error moved() const;
   Status await_motion(uint64_t map, bool clean, std::unique_lock<std::mutex>& lock);

@@ -8,11 +8,6 @@
 namespace tessera::report {
 namespace {
 
-std::string tile(const std::string& name, const std::string& value, const std::string& note = "") {
-  return fmt::format("<div class=\"tile\"><span>{}</span><b>{}</b><span>{}</span></div>\n", escape(name),
-                     escape(value), escape(note));
-}
-
 void flatten(const Json& value, const std::string& path, Table& table) {
   if (!value.is_object()) {
     table.rows.push_back({path, value.is_string()
@@ -36,24 +31,26 @@ std::string summary_section(const RunFiles& files) {
   std::string tiles;
   if (auto total = number_at(files.run, "parameters.total")) {
     auto active = number_at(files.run, "parameters.active");
-    tiles += tile("parameters", fmt::format("{:.4g} M", *total / 1e6),
+    tiles +=
+        tile_html("parameters", fmt::format("{:.4g} M", *total / 1e6),
                   active && *active != *total ? fmt::format("{:.4g} M active per token", *active / 1e6) : "");
   }
   std::string layout = text_at(files.run, "layout");
-  if (!layout.empty()) tiles += tile("layout", layout, text_at(files.run, "processes") + " processes");
+  if (!layout.empty()) tiles += tile_html("layout", layout, text_at(files.run, "processes") + " processes");
   if (!steps.kept.empty()) {
     auto loss = number_at(*steps.kept.back(), "loss");
-    tiles += tile("steps", std::to_string(steps.kept.size()),
-                  steps.redone.empty() ? "" : fmt::format("{} done twice", steps.redone.size()));
-    if (loss) tiles += tile("training loss", fmt::format("{:.3f}", *loss), "nats per token, last step");
+    tiles += tile_html("steps", std::to_string(steps.kept.size()),
+                       steps.redone.empty() ? "" : fmt::format("{} done twice", steps.redone.size()));
+    if (loss) tiles += tile_html("training loss", fmt::format("{:.3f}", *loss), "nats per token, last step");
   }
   if (auto valid = last_evaluation(steps))
-    tiles +=
-        tile("held-out loss", fmt::format("{:.3f}", valid->loss), fmt::format("after step {}", valid->step));
-  if (auto rate = steady_median(steps, "tokens_per_s")) tiles += tile("tokens/s", number_text(*rate), "median");
+    tiles += tile_html("held-out loss", fmt::format("{:.3f}", valid->loss),
+                       fmt::format("after step {}", valid->step));
+  if (auto rate = steady_median(steps, "tokens_per_s"))
+    tiles += tile_html("tokens/s", number_text(*rate), "median");
   auto lost = std::count_if(files.events.begin(), files.events.end(),
                             [](const Json& event) { return text_at(event, "event") == "lost"; });
-  if (!files.events.empty()) tiles += tile("workers lost", std::to_string(lost));
+  if (!files.events.empty()) tiles += tile_html("workers lost", std::to_string(lost));
   std::string error = text_at(files.run, "error");
   if (!error.empty()) tiles += "<p class=\"missing\">The run failed: " + escape(error) + "</p>\n";
   return "<div class=\"tiles\">" + tiles + "</div>\n";

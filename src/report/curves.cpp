@@ -10,13 +10,6 @@
 namespace tessera::report {
 namespace {
 
-LineChart::Series series_of(const Steps& steps, std::string name, std::string_view key) {
-  LineChart::Series series{std::move(name), {}};
-  for (const Json* line : steps.kept)
-    if (auto value = number_at(*line, key)) series.points.emplace_back(*number_at(*line, "step"), *value);
-  return series;
-}
-
 // The step at which each new generation began.
 std::vector<LineChart::Mark> recoveries(const Steps& steps) {
   std::vector<LineChart::Mark> marks;

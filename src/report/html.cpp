@@ -91,6 +91,11 @@ std::string details_html(std::string_view summary, const std::string& body) {
   return fmt::format("<details><summary>{}</summary>\n{}</details>\n", escape(summary), body);
 }
 
+std::string tile_html(std::string_view name, std::string_view value, std::string_view note) {
+  return fmt::format("<div class=\"tile\"><span>{}</span><b>{}</b><span>{}</span></div>\n", escape(name),
+                     escape(value), escape(note));
+}
+
 std::string missing_html(std::string_view why) {
   return fmt::format("<p class=\"missing\">Not shown: {}.</p>\n", escape(why));
 }

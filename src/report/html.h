@@ -27,6 +27,9 @@ std::string table_html(const Table& table);
 // A table behind a line that opens it: the numbers of a chart for those who do not see it.
 std::string details_html(std::string_view summary, const std::string& body);
 
+// A figure with its name above and a note below.
+std::string tile_html(std::string_view name, std::string_view value, std::string_view note = "");
+
 // "nothing to show" with its reason, escaped.
 std::string missing_html(std::string_view why);
 

@@ -21,6 +21,13 @@ Steps sort_steps(const std::vector<Json>& metrics) {
   return steps;
 }
 
+LineChart::Series series_of(const Steps& steps, std::string name, std::string_view key) {
+  LineChart::Series series{std::move(name), {}};
+  for (const Json* line : steps.kept)
+    if (auto value = number_at(*line, key)) series.points.emplace_back(*number_at(*line, "step"), *value);
+  return series;
+}
+
 std::optional<double> steady_median(const Steps& steps, std::string_view key) {
   std::map<double, int> seen;  // lines of each generation so far
   std::vector<double> values;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "report/line_chart.h"
 #include "report/run_files.h"
 
 namespace tessera::report {
@@ -15,6 +16,9 @@ struct Steps {
   std::vector<const Json*> redone;  // lost with the state that they had reached
 };
 Steps sort_steps(const std::vector<Json>& metrics);
+
+// A key over the steps that have it.
+LineChart::Series series_of(const Steps& steps, std::string name, std::string_view key);
 
 // Median of a key over the kept steps, without the first two of each generation (caches and pools are cold).
 std::optional<double> steady_median(const Steps& steps, std::string_view key);

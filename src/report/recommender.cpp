@@ -13,11 +13,6 @@ namespace {
 
 constexpr const char* kFile = "recsys.json";
 
-std::string tile(const std::string& name, const std::string& value, const std::string& note = "") {
-  return fmt::format("<div class=\"tile\"><span>{}</span><b>{}</b><span>{}</span></div>\n", escape(name),
-                     escape(value), escape(note));
-}
-
 std::string share_text(double part, double whole) {
   return whole > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : "-";
 }
@@ -26,13 +21,6 @@ double sum_of(const Steps& steps, std::string_view key) {
   double sum = 0;
   for (const Json* line : steps.kept) sum += number_at(*line, key).value_or(0);
   return sum;
-}
-
-LineChart::Series series_of(const Steps& steps, std::string name, std::string_view key) {
-  LineChart::Series series{std::move(name), {}};
-  for (const Json* line : steps.kept)
-    if (auto value = number_at(*line, key)) series.points.emplace_back(*number_at(*line, "step"), *value);
-  return series;
 }
 
 // A value of each test.
@@ -74,13 +62,13 @@ std::string recommender_summary(const RunFiles& files) {
   std::string tiles;
   if (auto auc = number_at(result, "test_auc")) {
     auto best = number_at(result, "best_auc");
-    tiles += tile("test AUC", fmt::format("{:.4f}", *auc),
-                  best && *best > 0 ? fmt::format("{:.4f} is the best there is", *best) : "");
+    tiles += tile_html("test AUC", fmt::format("{:.4f}", *auc),
+                       best && *best > 0 ? fmt::format("{:.4f} is the best there is", *best) : "");
   }
   if (auto loss = number_at(result, "test_log_loss"))
-    tiles += tile("test log loss", fmt::format("{:.4f}", *loss), "nats per sample");
+    tiles += tile_html("test log loss", fmt::format("{:.4f}", *loss), "nats per sample");
   if (auto rate = number_at(result, "samples_per_s"))
-    tiles += tile("samples/s", number_text(*rate), text_at(result, "mode"));
+    tiles += tile_html("samples/s", number_text(*rate), text_at(result, "mode"));
   double rows = 0, bytes = 0, on_disk = 0;
   for (const Json& group : list_at(result, "groups")) {
     rows += number_at(group, "rows").value_or(0);
@@ -88,13 +76,14 @@ std::string recommender_summary(const RunFiles& files) {
     on_disk += number_at(group, "disk_rows").value_or(0);
   }
   if (rows > 0)
-    tiles += tile("rows in memory", number_text(rows),
+    tiles +=
+        tile_html("rows in memory", number_text(rows),
                   bytes_text(bytes) + (on_disk > 0 ? fmt::format(", {} on disk", number_text(on_disk)) : ""));
   if (auto gets = number_at(result, "cache.gets"))
-    tiles += tile("worker's cache", share_text(number_at(result, "cache.hits").value_or(0), *gets),
-                  "of rows asked for");
+    tiles += tile_html("worker's cache", share_text(number_at(result, "cache.hits").value_or(0), *gets),
+                       "of rows asked for");
   if (auto ratio = number_at(result, "wire.ratio"))
-    tiles += tile("wire", fmt::format("{:.1f} times", *ratio), "fewer bytes than raw ids and float32");
+    tiles += tile_html("wire", fmt::format("{:.1f} times", *ratio), "fewer bytes than raw ids and float32");
   std::string error = text_at(files.run, "error");
   if (!error.empty()) tiles += "<p class=\"missing\">The run failed: " + escape(error) + "</p>\n";
   return "<div class=\"tiles\">" + tiles + "</div>\n";
