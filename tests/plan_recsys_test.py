@@ -1,5 +1,7 @@
 """Planning recommenders and sites through the command line: Persia's cluster, files, units, refusals."""
+import itertools
 import json
+import textwrap
 
 import pytest
 
@@ -104,3 +106,27 @@ def test_site_and_failures_change_what_they_should(run_tessera):
     assert before["goodput"] + sum(before["lost"].values()) == pytest.approx(1)
     single_error(run_tessera("plan", *base, "--site", "puo=1"), "did you mean 'pue'")
     single_error(run_tessera("plan", *base, "--failures", "restart_s=15min"), "number")
+
+
+def pools_of_the_page(root):
+    page = (root / "docs/plan_recsys.md").read_text().split("## Clusters with pools")[1]
+    lines = page[page.index("    name ="):].splitlines()
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("    "), lines))
+
+
+def test_the_cluster_with_pools_of_the_page_is_planned_for(run_tessera, root, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(textwrap.dedent(pools_of_the_page(root)))
+    run, answer = plan(run_tessera, "recsys", "--model", "dlrm", "--cluster", file)
+    assert run.returncode == 0, run.stderr
+    layout = answer["results"][0]["layout"]
+    assert layout["trainers"] <= 32 and layout["workers"] <= 4 and layout["servers"] <= 10
+
+
+@pytest.mark.parametrize("role", ["workers", "servers"])
+def test_a_pool_that_is_missing_is_named(run_tessera, root, tmp_path, role):
+    file = tmp_path / "mine.toml"
+    head, *pools = textwrap.dedent(pools_of_the_page(root)).split("[[pool]]")
+    file.write_text("[[pool]]".join([head, *(pool for pool in pools if f'role = "{role}"' not in pool)]))
+    run, _ = plan(run_tessera, "recsys", "--model", "dlrm", "--cluster", file)
+    single_error(run, f"no pool of {role}", str(file))

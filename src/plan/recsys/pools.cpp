@@ -159,8 +159,12 @@ Result<Pools> parse_pools(const std::string& text, const std::string& file_name)
                      fmt::join(roles, ", "), did_you_mean(pool.role, roles));
     (pool.role == "trainers" ? pools.trainers : pool.role == "workers" ? pools.workers : pools.servers) = pool;
   }
-  if (pools.workers.role.empty() || pools.servers.role.empty())
-    return invalid("{}: expected pools of trainers, workers and servers", file_name);
+  for (const Pool* pool : {&pools.workers, &pools.servers})
+    if (pool->role.empty())
+      return invalid(
+          "{}: no pool of {}; add [[pool]] with role = \"{}\", hosts, cores, memory_bytes, network_bytes_per_s",
+          file_name, pool == &pools.workers ? "workers" : "servers",
+          pool == &pools.workers ? "workers" : "servers");
   const json source = document.root.value("source", json::object());
   for (const auto& [key, value] : source.items())
     if (value.is_string()) pools.source[key] = value.get<std::string>();
