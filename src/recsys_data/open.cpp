@@ -187,7 +187,8 @@ Result<Splits> open_data(const DataOptions& options) {
         "data.kind: got '{}', expected adult, open_bandit, criteo_kaggle, criteo_terabyte, csv or "
         "synthetic{}",
         options.kind, did_you_mean(options.kind, kinds));
-  if (options.path.empty()) return invalid("data.path is missing: where the {} data lies", options.kind);
+  if (options.path.empty())
+    return invalid("data.path is missing: add data.path=DIR, where the {} data lies", options.kind);
   if (options.kind == "adult") return open_adult(options);
   if (options.kind == "open_bandit") return open_bandit(options);
   if (options.kind == "csv") return open_csv(options);

@@ -240,8 +240,8 @@ Status ServedModel::catch_up(const State& state, int64_t from, const ExportedVer
     TESSERA_ASSIGN_OR_RETURN(ExportedVersion version,
                              recsys_train::read_exported_version(options_.folder, number));
     if (static_cast<int64_t>(version.rows.size()) != state.rows->num_sources())
-      return make_error(ErrorCode::data_loss, "version {} has rows of {} servers, the one before has {}", number,
-                        version.rows.size(), state.rows->num_sources());
+      return make_error(ErrorCode::data_loss, "version {} has rows of {} servers, the one before has {}",
+                        number, version.rows.size(), state.rows->num_sources());
     for (size_t s = 0; s < version.rows.size(); ++s)
       TESSERA_RETURN_IF_ERROR(
           state.rows->apply(static_cast<int64_t>(s), (options_.folder / version.rows[s]).string()));
