@@ -228,5 +228,6 @@ def test_a_killed_server_with_a_replica_and_a_killed_replica_change_no_bit(launc
     result = launch(tmp_path, [*words, "train.servers=2"], "-n", "2", "--replicas", "1", "--fault", "server:1:kill@100", "--fault",
                     "replica:0:kill@150")
     assert result.returncode == 0, result.stderr
-    assert [event["detail"].split()[0] for event in events(tmp_path, "lost")] == ["server:1", "replica:0"]
+    # In either order: a quick machine does the steps between the two faults before the first loss is told.
+    assert sorted(event["detail"].split()[0] for event in events(tmp_path, "lost")) == ["replica:0", "server:1"]
     assert bits(tmp_path) == alone(words)
